@@ -1,0 +1,4 @@
+//! `procfleet-agent`: the program on a monitored host.
+//!
+//! `main → agent → {collectors, spool, uplink} → {procfs, bpf, metrics} → shared-model`. Siblings never
+//! import each other; only `uplink` knows TLS and HTTP.

@@ -1,0 +1,2 @@
+//! The `procfleet-agent` program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `procfleet-server` program.
+fn main() {}

@@ -1,0 +1,38 @@
+-- Hosts, their certificates, and the one row per host that says when it was last heard of.
+
+create table hosts (
+    host_id             uuid primary key,           -- minted by the server (UUIDv7), in the certificate's SAN
+    host_name           text not null,
+    machine_id_hash     text,                       -- an attribute: cloned machines share it
+    os_description      text,
+    kernel_release      text not null,
+    host_arch           text not null,
+    agent_version       text not null,
+    lifecycle           text not null default 'active' check (lifecycle in ('active', 'decommissioned')),
+    enrollment_token_id uuid not null,
+    enrolled_at         timestamptz not null default now(),
+    facts_updated_at    timestamptz not null default now()
+);
+create index hosts_host_name on hosts (host_name);
+
+create table host_certificates (
+    serial      text primary key,                   -- hex
+    host_id     uuid not null references hosts,
+    spki_sha256 bytea not null unique check (octet_length(spki_sha256) = 32),
+    status      text not null default 'active' check (status in ('active', 'superseded', 'revoked')),
+    chain_pem   text not null,                      -- what the answer to the same CSR repeats
+    not_before  timestamptz not null,
+    not_after   timestamptz not null,
+    issued_at   timestamptz not null default now()
+);
+create index host_certificates_host_id on host_certificates (host_id);
+
+-- No index on what every report updates: the update stays heap-only (HOT).
+create table heartbeats (
+    host_id         uuid primary key references hosts,
+    last_seen_at    timestamptz,                    -- database clock, at commit of the newest accepted report
+    last_sampled_at timestamptz,                    -- the host's clock in that report
+    deadline_at     timestamptz,                    -- when the host counts as silent
+    interval_ms     integer,
+    boot_id         uuid
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);

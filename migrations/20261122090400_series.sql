@@ -1,0 +1,136 @@
+-- The series: wide rows, binary COPY, one index; no unique index, foreign key or trigger.
+-- On TimescaleDB they are hypertables, elsewhere natively range-partitioned tables.
+
+create function procfleet_engine() returns text language sql stable as $$
+    select case when exists (select from pg_extension where extname = 'timescaledb')
+        then 'timescaledb' else 'postgresql' end
+$$;
+
+create procedure procfleet_create_series(series text, columns text, chunk interval) language plpgsql as $$
+begin
+    if procfleet_engine() = 'timescaledb' then
+        execute format('create table %I (%s)', series, columns);
+        perform create_hypertable(series::regclass, 'sampled_at',
+            chunk_time_interval => chunk, create_default_indexes => false);
+    else
+        execute format('create table %I (%s) partition by range (sampled_at)', series, columns);
+    end if;
+    execute format('create index %I on %I (host_id, sampled_at desc)', series || '_host_id_sampled_at', series);
+end
+$$;
+
+-- Every series, the width of its chunks, and how long its rows are kept.
+create table series (
+    series    text primary key,
+    chunk     interval not null,
+    retention interval not null,
+    raw_floor timestamptz not null default '-infinity'  -- nothing older is accepted any more
+);
+insert into series (series, chunk, retention) values
+    ('process_samples',           interval '6 hours', interval '30 days'),
+    ('host_samples',              interval '1 day',   interval '30 days'),
+    ('filesystem_samples',        interval '1 day',   interval '30 days'),
+    ('block_device_samples',      interval '1 day',   interval '30 days'),
+    ('network_interface_samples', interval '1 day',   interval '30 days');
+
+call procfleet_create_series('process_samples', $columns$
+    sampled_at                   timestamptz not null,
+    instance_id                  bigint      not null,
+    cpu_user_us                  bigint,
+    cpu_system_us                bigint,
+    memory_usage_bytes           bigint,
+    memory_swap_bytes            bigint,
+    disk_read_bytes              bigint,
+    disk_write_bytes             bigint,
+    network_receive_bytes        bigint,
+    network_transmit_bytes       bigint,
+    run_queue_delay_us           bigint,
+    paging_faults_minor          bigint,
+    paging_faults_major          bigint,
+    context_switches_voluntary   bigint,
+    context_switches_involuntary bigint,
+    host_id                      uuid        not null,
+    interval_ms                  integer     not null,
+    process_count                integer     not null,
+    thread_count                 integer,
+    file_descriptor_count        integer
+$columns$, interval '6 hours');
+
+call procfleet_create_series('host_samples', $columns$
+    sampled_at               timestamptz not null,
+    cpu_user_us              bigint,
+    cpu_system_us            bigint,
+    cpu_iowait_us            bigint,
+    cpu_steal_us             bigint,
+    cpu_idle_us              bigint,
+    load_1m                  double precision,
+    load_5m                  double precision,
+    load_15m                 double precision,
+    memory_total_bytes       bigint,
+    memory_used_bytes        bigint,
+    memory_available_bytes   bigint,
+    memory_free_bytes        bigint,
+    swap_total_bytes         bigint,
+    swap_used_bytes          bigint,
+    pressure_cpu_some_us     bigint,
+    pressure_memory_some_us  bigint,
+    pressure_memory_full_us  bigint,
+    pressure_io_some_us      bigint,
+    pressure_io_full_us      bigint,
+    uptime_s                 bigint,
+    context_switches         bigint,
+    forks                    bigint,
+    agent_cpu_us             bigint,
+    agent_memory_usage_bytes bigint,
+    agent_spool_reports      bigint,
+    agent_spool_bytes        bigint,
+    host_id                  uuid        not null,
+    interval_ms              integer     not null,
+    cpu_count                integer,
+    processes_running        integer,
+    processes_total          integer,
+    agent_losses             jsonb,      -- null: none
+    agent_collectors         jsonb       -- runs that did not end ok or no_data; null: none
+$columns$, interval '1 day');
+
+call procfleet_create_series('filesystem_samples', $columns$
+    sampled_at      timestamptz not null,
+    total_bytes     bigint,
+    used_bytes      bigint,
+    available_bytes bigint,
+    inodes_total    bigint,
+    inodes_used     bigint,
+    host_id         uuid        not null,
+    mount_point     text        not null,
+    device          text        not null,
+    filesystem_type text        not null
+$columns$, interval '1 day');
+
+call procfleet_create_series('block_device_samples', $columns$
+    sampled_at        timestamptz not null,
+    read_bytes        bigint,
+    write_bytes       bigint,
+    read_operations   bigint,
+    write_operations  bigint,
+    queue_length      double precision,
+    utilization_ratio double precision,
+    host_id           uuid        not null,
+    interval_ms       integer     not null,
+    device            text        not null
+$columns$, interval '1 day');
+
+call procfleet_create_series('network_interface_samples', $columns$
+    sampled_at            timestamptz not null,
+    speed_bits_per_second bigint,
+    receive_bytes         bigint,
+    transmit_bytes        bigint,
+    receive_packets       bigint,
+    transmit_packets      bigint,
+    receive_errors        bigint,
+    transmit_errors       bigint,
+    receive_drops         bigint,
+    transmit_drops        bigint,
+    host_id               uuid        not null,
+    interval_ms           integer     not null,
+    interface             text        not null
+$columns$, interval '1 day');

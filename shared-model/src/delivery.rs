@@ -1,0 +1,40 @@
+//! The server's answer to a batch.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{FieldError, ProblemCode, Timestamp};
+
+/// 200 to `POST /v1/reports` and to `GET /v1/cursor?stream_id=…`: where the stream stands, committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportsAnswer {
+    /// The stream asked about.
+    pub stream_id: Uuid,
+    /// Highest sequence durably decided (stored, or rejected and recorded). 0: stream unknown. Lower
+    /// than an earlier answer: the database was restored; go on after this one.
+    pub acknowledged_sequence: u64,
+    /// Records of this request stored now.
+    pub accepted: u32,
+    /// Records of this request that were stored before.
+    pub duplicates: u32,
+    /// Records of this request that will never be stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<RejectedReport>,
+    /// The server's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub server_time: Timestamp,
+}
+
+/// A poison report: recorded, passed over, never stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedReport {
+    /// Which.
+    pub sequence: u64,
+    /// Why, for programs.
+    pub code: ProblemCode,
+    /// Why, for people.
+    pub detail: String,
+    /// Which fields, at most [`crate::validate::MAX_FIELD_ERRORS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
