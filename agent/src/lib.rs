@@ -2,3 +2,8 @@
 //!
 //! `main → agent → {collectors, spool, uplink} → {procfs, bpf, metrics} → shared-model`. Siblings never
 //! import each other; only `uplink` knows TLS and HTTP.
+
+pub mod collectors;
+pub mod metrics;
+pub mod procfs;
+pub mod profile;

@@ -1,0 +1,135 @@
+//! Collectors: the sources of a report, one per file, one line each in [`REGISTRY`].
+//!
+//! A collector only reads. The runner (`agent/runner.rs`) times it, counts it, classifies how it
+//! ended and keeps it from holding up the others. Three rules make reports add up:
+//!
+//! - **The first run is the baseline**: gauges only, every delta null.
+//! - **A delta covers exactly the interval of its report.** A run that was late or failed leaves a
+//!   hole, so the runner throws the collector away and builds a new one: its next run is a baseline
+//!   again, and nulls are honest where a number over another interval would not be.
+//! - **Unknown is `None`.** A thing that vanished between two reads is not an error; a file that does not
+//!   parse is.
+//!
+//! Collectors read `/proc`, `/sys` and system calls. They never spawn a command, never write.
+
+pub mod delta;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared_model::{
+    BlockDeviceSample, ConnectionSample, FilesystemSample, HostSample, InstanceDefinition,
+    NetworkInterfaceSample, ProcessDefinition, ProcessExit, ProcessSample, Tier, Timestamp,
+};
+use uuid::Uuid;
+
+use crate::procfs::Root;
+use crate::profile::{Pattern, Profile};
+
+/// A source of one part of the report.
+pub trait Collector: Send {
+    /// Reads its part into `batch`, which is empty: the runner merges the parts.
+    fn collect(&mut self, tick: &Tick, batch: &mut Batch) -> Result<(), CollectError>;
+}
+
+/// What a collector is told about the moment it samples.
+#[derive(Clone, Debug)]
+pub struct Tick {
+    /// Wall clock at the end of the interval.
+    pub sampled_at: Timestamp,
+    /// The same moment on `CLOCK_MONOTONIC`, which stands still while the host is suspended, as its
+    /// counters do: only differences mean something.
+    pub monotonic: Duration,
+    /// Describe every live instance again: the server may have missed definitions.
+    pub describe_all: bool,
+    /// What to keep in this tick.
+    pub profile: Arc<Profile>,
+}
+
+/// The parts of a report that collectors fill. Each collector owns the fields its file names.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Where the data came from, where it is not what the registry says (no privileges: [`Tier::C`]).
+    pub tier: Option<Tier>,
+    /// See [`shared_model::Report::host`].
+    pub host: HostSample,
+    /// See [`shared_model::Report::filesystems`].
+    pub filesystems: Vec<FilesystemSample>,
+    /// See [`shared_model::Report::block_devices`].
+    pub block_devices: Vec<BlockDeviceSample>,
+    /// See [`shared_model::Report::network_interfaces`].
+    pub network_interfaces: Vec<NetworkInterfaceSample>,
+    /// See [`shared_model::Report::processes`].
+    pub processes: Vec<ProcessSample>,
+    /// See [`shared_model::Report::connections`].
+    pub connections: Vec<ConnectionSample>,
+    /// See [`shared_model::Report::exits`].
+    pub exits: Vec<ProcessExit>,
+    /// See [`shared_model::Report::process_definitions`].
+    pub process_definitions: Vec<ProcessDefinition>,
+    /// See [`shared_model::Report::instance_definitions`].
+    pub instance_definitions: Vec<InstanceDefinition>,
+}
+
+/// Why a collector delivered nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// There is nothing of its kind on this host: not a failure.
+    #[error("nothing of this kind on this host")]
+    NoData,
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not have the layout of any kernel known.
+    #[error("cannot parse {}: {detail}", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A system call without a path failed.
+    #[error("{call} failed")]
+    Call {
+        /// Which, such as `sched_getaffinity`.
+        call: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What every collector may need to be built. Cheap to clone; a collector is built again after it failed.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where `/proc`, `/sys` and `/etc` are.
+    pub root: Root,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: Uuid,
+    /// `[redaction] patterns`: what else to hide in command lines.
+    pub redaction_patterns: Vec<Pattern>,
+}
+
+/// One line of the registry.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Its name in `agent.collectors[]` and the name of its file.
+    pub name: &'static str,
+    /// Where its data comes from, if the collector does not say otherwise.
+    pub tier: Tier,
+    /// Longest a run may take before its part of the report is given up.
+    pub deadline: Duration,
+    /// Builds it. Reads nothing: whatever can fail or hang belongs in `collect`.
+    pub build: fn(&Setup) -> Box<dyn Collector>,
+}
+
+/// Every collector, in the order in which their parts are merged.
+pub static REGISTRY: &[Registration] = &[];

@@ -1,0 +1,99 @@
+//! The agent's own counters: every loss and every anomaly, each with the name of its place.
+//!
+//! They are process-wide, grow only, and travel in every report as `agent.losses`. Whoever sheds
+//! something adds to the counter of that place; nothing else may be logged per event. A new counter
+//! costs a `static` and a line in [`ALL`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number of things lost or found odd since the agent's start.
+#[derive(Debug)]
+pub struct Counter {
+    /// Its name in `agent.losses`.
+    pub name: &'static str,
+    value: AtomicU64,
+}
+
+impl Counter {
+    const fn new(name: &'static str) -> Self {
+        Self { name, value: AtomicU64::new(0) }
+    }
+
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.value.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of the kernel that fell, of a whole host, a device or an interface (unknown in the report).
+pub static COUNTER_ANOMALIES: Counter = Counter::new("counter_anomalies");
+/// Counters of a process that fell or contradicted another.
+pub static PROCESS_ANOMALIES: Counter = Counter::new("process_anomalies");
+/// Ticks that a collector missed because an earlier run of it still hung.
+pub static COLLECTOR_SKIPPED: Counter = Counter::new("collector_skipped");
+/// Results that came after their deadline and were thrown away.
+pub static COLLECTOR_LATE_RESULTS: Counter = Counter::new("collector_late_results");
+/// Collectors rebuilt after a panic.
+pub static COLLECTOR_PANICS: Counter = Counter::new("collector_panics");
+/// File systems whose statvfs(2) did not answer in time (null in the report).
+pub static FILESYSTEM_LATE: Counter = Counter::new("filesystem_late");
+/// Mounts, devices or interfaces beyond the protocol's limit.
+pub static DEVICES_SHED: Counter = Counter::new("devices_shed");
+/// Reports that could not be appended to the spool.
+pub static REPORTS_NOT_SPOOLED: Counter = Counter::new("reports_not_spooled");
+/// Ticks that should have been, but the agent was stopped, suspended or still busy.
+pub static TICKS_SKIPPED: Counter = Counter::new("ticks_skipped");
+/// Times the agent lengthened its interval to stay within its budget.
+pub static INTERVAL_LENGTHENED: Counter = Counter::new("interval_lengthened");
+/// Jumps of the wall clock against the monotonic clock.
+pub static CLOCK_JUMPS: Counter = Counter::new("clock_jumps");
+
+/// Every counter, in the order of this file.
+pub static ALL: &[&Counter] = &[
+    &COUNTER_ANOMALIES,
+    &PROCESS_ANOMALIES,
+    &COLLECTOR_SKIPPED,
+    &COLLECTOR_LATE_RESULTS,
+    &COLLECTOR_PANICS,
+    &FILESYSTEM_LATE,
+    &DEVICES_SHED,
+    &REPORTS_NOT_SPOOLED,
+    &TICKS_SKIPPED,
+    &INTERVAL_LENGTHENED,
+    &CLOCK_JUMPS,
+];
+
+/// Every counter that is not 0, by name.
+pub fn losses() -> BTreeMap<String, u64> {
+    ALL.iter()
+        .filter(|counter| counter.get() > 0)
+        .map(|counter| (counter.name.to_owned(), counter.get()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_in_a_report() {
+        let mut names: Vec<_> = ALL.iter().map(|counter| counter.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        assert!(names.len() <= shared_model::limits::MAX_COLLECTORS);
+    }
+
+    #[test]
+    fn only_what_happened_is_reported() {
+        DEVICES_SHED.add(3);
+        assert_eq!(losses().get("devices_shed"), Some(&3));
+        assert_eq!(losses().get("clock_jumps"), None);
+    }
+}
