@@ -28,7 +28,7 @@ pub struct JoinToken {
     /// Agent-door endpoints in order of preference, such as `https://collector.example:7443`.
     #[serde(rename = "u")]
     pub endpoints: Vec<String>,
-    /// SHA-256 of the server CA's SubjectPublicKeyInfo, lower-case hex; current and next.
+    /// SHA-256 of the server CA's `SubjectPublicKeyInfo`, lower-case hex; current and next.
     #[serde(rename = "p")]
     pub pins: Vec<String>,
     /// Id of the token on the server.

@@ -42,4 +42,4 @@ pub const MAX_COUNTER: u64 = i64::MAX as u64;
 pub const MAX_COUNT: u32 = i32::MAX as u32;
 
 /// How far ahead of the server's clock `sampled_at` may be.
-pub const MAX_FUTURE: Duration = Duration::from_secs(300);
+pub const MAX_FUTURE: Duration = Duration::from_mins(5);

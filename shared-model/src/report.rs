@@ -122,11 +122,13 @@ pub enum DecodeError {
     #[error("not a record: {0}")]
     Malformed(serde_json::Error),
     /// The head is readable, the rest is not what the protocol says: poison.
-    #[error("record {} does not match the protocol: {error}", head.sequence)]
+    #[error("record {} does not match the protocol: {field}: {error}", head.sequence)]
     Poison {
         /// Its place in the stream.
         head: RecordHead,
-        /// What does not match, and where.
+        /// Path of the field that does not match, such as `processes[3].cpu_user_us`.
+        field: String,
+        /// What does not match.
         error: serde_json::Error,
     },
 }
@@ -146,7 +148,7 @@ impl Record {
     /// Reads one line. Says where a record belongs even if it cannot be read whole.
     pub fn decode(line: &[u8]) -> Result<Self, DecodeError> {
         serde_json::from_slice(line).map_err(|error| match read_head(line) {
-            Ok(head) => DecodeError::Poison { head, error },
+            Ok(head) => DecodeError::Poison { head, field: field_at_fault(line), error },
             Err(_) => DecodeError::Malformed(error),
         })
     }
@@ -166,6 +168,19 @@ impl Record {
                 first_sequence: gap.first_sequence,
                 sequence: gap.sequence,
             },
+        }
+    }
+}
+
+/// Path of the first field that does not match. Decodes once more, tracking the path: only poison
+/// pays for it.
+fn field_at_fault(line: &[u8]) -> String {
+    let json = &mut serde_json::Deserializer::from_slice(line);
+    match serde_path_to_error::deserialize::<_, Record>(json) {
+        Ok(_) => "record".into(),
+        Err(error) => {
+            let path = error.path().to_string();
+            path.strip_prefix("report.").or(path.strip_prefix("gap.")).unwrap_or(&path).to_owned()
         }
     }
 }
