@@ -1,5 +1,7 @@
 //! Who is asking: extractors that fail closed.
 
+pub mod operator;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use shared_model::ProblemCode;

@@ -52,7 +52,14 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        if error.is_unavailable() {
+        if error.is_timeout() {
+            Self::new(
+                ProblemCode::QueryTimeout,
+                "The query was stopped because it took too long: ask for a shorter window or fewer rows.",
+            )
+            .retry_after(Duration::from_secs(30))
+            .caused_by(error)
+        } else if error.is_unavailable() {
             Self::new(
                 ProblemCode::DatabaseUnavailable,
                 "The database does not answer; nothing was changed. Retry.",
@@ -76,6 +83,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, axum::Json(&*self.problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
+        if self.problem.code == ProblemCode::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }

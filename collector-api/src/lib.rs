@@ -3,6 +3,8 @@
 //! `main → app → {ingest, api, alerts, maintenance, web} → {store, error, auth, metrics} → shared-model`.
 //! Siblings never import each other; only `store` holds SQL.
 
+pub mod api;
 pub mod auth;
 pub mod error;
+pub mod openapi;
 pub mod store;

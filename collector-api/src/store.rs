@@ -1,7 +1,17 @@
 //! The database: the only module that holds SQL.
 
+pub mod api_keys;
+
+use std::str::FromStr;
+use std::time::Duration;
+
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// Longest an operator's question may run.
+pub const READER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest an operator's question waits for a connection.
+const READER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the database said, or that it said nothing.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +31,12 @@ impl StoreError {
     /// For `map_err`: `.map_err(StoreError::of("find_host"))`.
     pub fn of(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Database { operation, source }
+    }
+
+    /// Whether the statement ran into its timeout (see [`Store::connect_reader`]).
+    pub fn is_timeout(&self) -> bool {
+        let Self::Database { source, .. } = self;
+        source.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
     }
 
     /// Whether the database was not there or not ready, so that the same request may succeed later.
@@ -54,6 +70,24 @@ impl Store {
             .connect(url)
             .await
             .map_err(StoreError::of("connect"))?;
+        Ok(Self { pool })
+    }
+
+    /// Connects for questions only: read only, and no statement runs longer than
+    /// [`READER_STATEMENT_TIMEOUT`].
+    pub async fn connect_reader(url: &str, max_connections: u32) -> Result<Self, StoreError> {
+        let timeout = READER_STATEMENT_TIMEOUT.as_millis().to_string();
+        let options = PgConnectOptions::from_str(url)
+            .map_err(StoreError::of("connect_reader"))?
+            .application_name("procfleet-reader")
+            .options([
+                ("statement_timeout", timeout.as_str()),
+                ("default_transaction_read_only", "on"),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(READER_ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options);
         Ok(Self { pool })
     }
 }

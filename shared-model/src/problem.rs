@@ -154,6 +154,8 @@ problem_codes! {
     Overloaded = 503, "The server is overloaded";
     /// The database does not answer: see `Retry-After`.
     DatabaseUnavailable = 503, "The database is unavailable";
+    /// The question took too long to answer: ask about less.
+    QueryTimeout = 503, "The query took too long";
     /// The server is stopping: see `Retry-After`, or try another endpoint.
     ShuttingDown = 503, "The server is shutting down";
 }

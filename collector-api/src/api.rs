@@ -1,0 +1,42 @@
+//! The operators' REST API: resources, one file each, merged here.
+//!
+//! JSON in `snake_case`, times in RFC 3339, instance ids as decimal strings (JavaScript reads
+//! integers above 2⁵³ wrongly), process ids as 32 hex digits. Unknown is `null`, never `0`.
+//! Every answer is bounded, and every query ends after the read pool's statement timeout.
+
+pub mod api_keys;
+pub mod params;
+
+use axum::extract::FromRef;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::auth::operator::OperatorAuth;
+use crate::store::Store;
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct ApiState {
+    /// For questions: a pool of its own, read only, with a statement timeout
+    /// ([`Store::connect_reader`]).
+    pub readers: Store,
+    /// For changes: tokens and keys.
+    pub writers: Store,
+    /// Checks API keys.
+    pub operators: OperatorAuth,
+}
+
+impl FromRef<ApiState> for OperatorAuth {
+    fn from_ref(state: &ApiState) -> Self {
+        state.operators.clone()
+    }
+}
+
+crate::problems! {
+    /// What every route with an API key may answer.
+    pub(crate) OperatorProblems = Unauthorized, Forbidden, Internal, DatabaseUnavailable, QueryTimeout;
+}
+
+/// Every route of the operators' API, with its documentation.
+pub fn routes(state: ApiState) -> OpenApiRouter {
+    OpenApiRouter::default().merge(api_keys::routes()).with_state(state)
+}

@@ -1,0 +1,255 @@
+//! Operators: API keys, `Authorization: Bearer pfk1_<id>_<secret>`.
+//!
+//! A handler takes [`Viewer`] or [`Admin`] as its first argument after the state, so that who may
+//! call it is decided before its parameters and its body are looked at. Whether a key is missing,
+//! malformed, unknown or has another secret makes no difference to the answer: 401 `unauthorized`.
+//! Who showed the right secret is told that the key expired or was revoked. A role that is too low
+//! answers 403 `forbidden`.
+//!
+//! A key that was checked is believed for [`CACHED_FOR`] without asking the database again, so a
+//! revocation reaches every replica within that time. Only keys that passed are kept, and never
+//! more than [`MAX_CACHED_KEYS`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::{HeaderMap, header, request::Parts};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use shared_model::enrollment::API_KEY_PREFIX;
+use shared_model::{ProblemCode, Timestamp};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use crate::error::{ApiError, ApiResult};
+use crate::store::Store;
+pub use crate::store::api_keys::{NewApiKey, Role};
+
+/// How long a key that passed is believed without asking the database.
+pub const CACHED_FOR: Duration = Duration::from_secs(15);
+/// Most keys remembered; beyond, all are forgotten and asked for again.
+pub const MAX_CACHED_KEYS: usize = 1024;
+/// Longest secret looked at, bytes of text: 32 bytes in base64url are 43.
+const MAX_SECRET_BYTES: usize = 64;
+
+/// A key just made: the only moment its secret exists in clear. No `Debug`, no `Display`.
+pub struct MintedApiKey {
+    /// What is stored.
+    pub new: NewApiKey,
+    secret: String,
+}
+
+impl MintedApiKey {
+    /// Makes a key of 48 random bytes: 16 for the id, 32 for the secret.
+    pub fn from_random(
+        random: [u8; 48],
+        name: String,
+        role: Role,
+        expires_at: Option<Timestamp>,
+    ) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&random[..16]);
+        let secret = URL_SAFE_NO_PAD.encode(&random[16..]);
+        let new = NewApiKey {
+            api_key_id: uuid::Builder::from_random_bytes(id).into_uuid(),
+            name,
+            role,
+            secret_sha256: Sha256::digest(&secret).into(),
+            expires_at,
+        };
+        Self { new, secret }
+    }
+
+    /// What the operator gets, once: `pfk1_<id>_<secret>`.
+    pub fn to_paste(&self) -> String {
+        format!("{API_KEY_PREFIX}{}_{}", self.new.api_key_id.simple(), self.secret)
+    }
+}
+
+/// Splits `pfk1_<id>_<secret>`; the secret may hold `_` itself.
+fn parse_key(key: &str) -> Option<(Uuid, &str)> {
+    let (id, secret) = key.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
+    // `simple` only: one key has one spelling.
+    let id = (id.len() == 32).then(|| Uuid::try_parse(id).ok())??;
+    (!secret.is_empty() && secret.len() <= MAX_SECRET_BYTES).then_some((id, secret))
+}
+
+/// The `Bearer` credentials of a request: exactly one header, or none at all.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(only), None) = (all.next(), all.next()) else { return None };
+    let (scheme, credentials) = only.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim())
+}
+
+/// Who calls: an API key that passed, as a log names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// Its id.
+    pub api_key_id: Uuid,
+    /// What its maker calls it.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+struct Cached {
+    operator: Operator,
+    secret_sha256: [u8; 32],
+    checked_at: Instant,
+}
+
+/// Checks keys. Part of the state of every router of the operator door.
+#[derive(Clone)]
+pub struct OperatorAuth {
+    store: Store,
+    cache: Arc<Mutex<HashMap<Uuid, Cached>>>,
+}
+
+impl OperatorAuth {
+    /// Checks keys against `store`, which must be able to write (`last_used_at`).
+    pub fn new(store: Store) -> Self {
+        Self { store, cache: Arc::default() }
+    }
+
+    /// Whose key `headers` show.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> ApiResult<Operator> {
+        let (id, secret) = bearer(headers).and_then(parse_key).ok_or_else(unauthorized)?;
+        let shown: [u8; 32] = Sha256::digest(secret).into();
+        if let Some(operator) = self.cached(id, &shown) {
+            return Ok(operator);
+        }
+        let stored = self.store.find_api_key(id).await?.ok_or_else(unauthorized)?;
+        if !bool::from(stored.secret_sha256.as_slice().ct_eq(&shown)) {
+            return Err(unauthorized());
+        }
+        let end = match (stored.revoked, stored.expired) {
+            (true, _) => Some("The API key was revoked: ask an administrator for another."),
+            (false, true) => Some("The API key has expired: ask an administrator for another."),
+            (false, false) => None,
+        };
+        if let Some(detail) = end {
+            return Err(ApiError::new(ProblemCode::Unauthorized, detail));
+        }
+        if let Err(error) = self.store.touch_api_key(id).await {
+            // A database that only reads (a standby) must not lock the operators out.
+            tracing::warn!(api_key.id = %id, error = %crate::error::Chain(&error), "last use of an API key not noted");
+        }
+        let operator = Operator { api_key_id: id, name: stored.name, role: stored.role };
+        self.remember(&operator, shown);
+        Ok(operator)
+    }
+
+    fn cached(&self, id: Uuid, shown: &[u8; 32]) -> Option<Operator> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let hit = cache.get(&id).filter(|hit| hit.checked_at.elapsed() < CACHED_FOR)?;
+        bool::from(hit.secret_sha256.ct_eq(shown)).then(|| hit.operator.clone())
+    }
+
+    fn remember(&self, operator: &Operator, secret_sha256: [u8; 32]) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= MAX_CACHED_KEYS {
+            cache.clear();
+        }
+        let checked_at = Instant::now();
+        let hit = Cached { operator: operator.clone(), secret_sha256, checked_at };
+        cache.insert(operator.api_key_id, hit);
+    }
+
+    /// Forgets a key, so that its revocation through this replica works at once.
+    pub fn forget(&self, api_key_id: Uuid) {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(&api_key_id);
+    }
+
+    async fn authorize(&self, parts: &Parts, needed: Role) -> ApiResult<Operator> {
+        let operator = self.authenticate(&parts.headers).await?;
+        if operator.role < needed {
+            return Err(ApiError::new(
+                ProblemCode::Forbidden,
+                format!(
+                    "This needs the role {needed}; the API key {:?} has the role {}.",
+                    operator.name, operator.role
+                ),
+            ));
+        }
+        Ok(operator)
+    }
+}
+
+fn unauthorized() -> ApiError {
+    ApiError::new(
+        ProblemCode::Unauthorized,
+        "Send a valid API key: `Authorization: Bearer pfk1_<id>_<secret>`.",
+    )
+}
+
+/// Any operator: routes that only read.
+#[derive(Clone, Debug)]
+pub struct Viewer(pub Operator);
+
+/// An operator with the role `admin`.
+#[derive(Clone, Debug)]
+pub struct Admin(pub Operator);
+
+impl<S: Sync> FromRequestParts<S> for Viewer
+where
+    OperatorAuth: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        OperatorAuth::from_ref(state).authorize(parts, Role::Viewer).await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Admin
+where
+    OperatorAuth: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        OperatorAuth::from_ref(state).authorize(parts, Role::Admin).await.map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minted_key_parses_back_whatever_its_secret_holds() {
+        for byte in [0x00, 0x3f, 0xbf, 0xff] {
+            let minted = MintedApiKey::from_random([byte; 48], "k".into(), Role::Viewer, None);
+            let paste = minted.to_paste();
+            let (id, secret) = parse_key(&paste).unwrap();
+            assert_eq!(id, minted.new.api_key_id);
+            assert_eq!(<[u8; 32]>::from(Sha256::digest(secret)), minted.new.secret_sha256);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_not_parsed() {
+        let long = format!("pfk1_{}_{}", "0".repeat(32), "s".repeat(65));
+        let dashed = format!("pfk1_{}_s", Uuid::nil());
+        let empty = format!("pfk1_{}_", "0".repeat(32));
+        for key in ["", "pfk1_", "pfk1__", "pfj1_x_y", "pfk1_0_s", &long, &dashed, &empty] {
+            assert_eq!(parse_key(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_bearer_header_counts() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(bearer(&headers), None);
+        headers.append(header::AUTHORIZATION, "bearer  a".parse().unwrap());
+        assert_eq!(bearer(&headers), Some("a"));
+        headers.append(header::AUTHORIZATION, "Bearer b".parse().unwrap());
+        assert_eq!(bearer(&headers), None);
+        headers.insert(header::AUTHORIZATION, "Basic YTpi".parse().unwrap());
+        assert_eq!(bearer(&headers), None);
+    }
+}
