@@ -25,7 +25,7 @@ use shared_model::{
 };
 use uuid::Uuid;
 
-use crate::procfs::Root;
+use crate::procfs::{ProcfsError, Root};
 use crate::profile::{Pattern, Profile};
 
 /// A source of one part of the report.
@@ -105,6 +105,18 @@ pub enum CollectError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<ProcfsError> for CollectError {
+    fn from(error: ProcfsError) -> Self {
+        match error {
+            ProcfsError::Read { path, source } => Self::Read { path, source },
+            ProcfsError::TooLarge { ref path } => {
+                Self::Parse { path: path.clone(), detail: error.to_string() }
+            }
+            ProcfsError::Parse { path, source } => Self::Parse { path, detail: source.to_string() },
+        }
+    }
 }
 
 /// What every collector may need to be built. Cheap to clone; a collector is built again after it failed.
