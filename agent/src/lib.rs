@@ -4,6 +4,10 @@
 //! import each other; only `uplink` knows TLS and HTTP.
 
 pub mod collectors;
+pub mod enroll;
+pub mod identity;
 pub mod metrics;
 pub mod procfs;
 pub mod profile;
+pub mod spool;
+pub mod uplink;
