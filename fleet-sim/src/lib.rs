@@ -1,1 +1,22 @@
-//! The simulated fleet, the test kit that starts real servers, and the benchmarks.
+//! The test kit: real servers, agents, load balancers and databases as processes of a test, simulated
+//! agents with an oracle of what they sent, and a proxy that misbehaves on purpose.
+//!
+//! Every process started here is the child of the test, dies with it, and listens only on a loopback
+//! address of the test's own ([`address`]). Nothing here waits by sleeping for a fixed time: conditions
+//! are polled with a deadline ([`eventually`]).
+//!
+//! The kit is test code that happens to live in a library, so that `collector-api`'s tests can use it
+//! too: it panics and uses `anyhow` where a test would.
+
+pub mod address;
+pub mod agent;
+pub mod child;
+pub mod eventually;
+pub mod haproxy;
+pub mod oracle;
+pub mod postgres;
+pub mod proxy;
+pub mod random;
+pub mod server;
+pub mod simulated;
+pub mod workload;
