@@ -6,5 +6,7 @@
 pub mod api;
 pub mod auth;
 pub mod error;
+pub mod ingest;
+pub mod maintenance;
 pub mod openapi;
 pub mod store;

@@ -1,6 +1,7 @@
 //! The database: the only module that holds SQL.
 
 pub mod api_keys;
+pub mod migrate;
 
 use std::str::FromStr;
 use std::time::Duration;
