@@ -12,10 +12,18 @@
 //!
 //! Collectors read `/proc`, `/sys` and system calls. They never spawn a command, never write.
 
+pub mod block_device;
+pub mod cpu;
 pub mod delta;
+pub mod filesystem;
+pub mod load;
+pub mod memory;
+pub mod network_interface;
+pub mod pressure;
 
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +136,12 @@ pub struct Setup {
     pub boot_id: Uuid,
     /// `[redaction] patterns`: what else to hide in command lines.
     pub redaction_patterns: Vec<Pattern>,
+    /// `[filesystem]`.
+    pub filesystem: filesystem::Options,
+    /// `[block_device]`.
+    pub block_device: block_device::Options,
+    /// `[network_interface]`.
+    pub network_interface: network_interface::Options,
 }
 
 /// One line of the registry.
@@ -144,4 +158,112 @@ pub struct Registration {
 }
 
 /// Every collector, in the order in which their parts are merged.
-pub static REGISTRY: &[Registration] = &[];
+pub static REGISTRY: &[Registration] = &[
+    Registration { name: "cpu", tier: Tier::B, deadline: SHORT, build: cpu::build },
+    Registration { name: "memory", tier: Tier::B, deadline: SHORT, build: memory::build },
+    Registration { name: "load", tier: Tier::B, deadline: SHORT, build: load::build },
+    Registration { name: "pressure", tier: Tier::B, deadline: SHORT, build: pressure::build },
+    Registration {
+        name: "block_device",
+        tier: Tier::B,
+        deadline: SHORT,
+        build: block_device::build,
+    },
+    Registration {
+        name: "network_interface",
+        tier: Tier::B,
+        deadline: SHORT,
+        build: network_interface::build,
+    },
+    Registration { name: "filesystem", tier: Tier::B, deadline: LONG, build: filesystem::build },
+];
+
+/// Deadline of a collector that reads a handful of files of the kernel.
+const SHORT: Duration = Duration::from_secs(2);
+/// Deadline of a collector whose reading grows with the host.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Most bytes read of one file: a host with 1,024 CPUs or 4,096 mounts stays far below.
+const MAX_FILE_BYTES: u64 = 8 << 20;
+
+/// The whole of a file of the kernel.
+pub fn read(path: &Path) -> Result<Vec<u8>, CollectError> {
+    let failed = |source| CollectError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::with_capacity(4096);
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// The same where absence, or an `EOPNOTSUPP` of a kernel that has the file but not the feature
+/// switched on, means that there is no data.
+pub fn read_if_supported(path: &Path) -> Result<Vec<u8>, CollectError> {
+    const EOPNOTSUPP: i32 = 95;
+    read(path).map_err(|error| match error {
+        CollectError::Read { ref source, .. }
+            if source.kind() == io::ErrorKind::NotFound
+                || source.raw_os_error() == Some(EOPNOTSUPP) =>
+        {
+            CollectError::NoData
+        }
+        other => other,
+    })
+}
+
+/// A [`CollectError::Parse`] of `path`.
+pub fn malformed(path: &Path, detail: impl Into<String>) -> CollectError {
+    CollectError::Parse { path: path.to_owned(), detail: detail.into() }
+}
+
+impl Batch {
+    /// Adds the part that another collector delivered. Each field of the host belongs to one collector.
+    pub fn merge(&mut self, part: Self) {
+        merge_host(&mut self.host, part.host);
+        self.filesystems.extend(part.filesystems);
+        self.block_devices.extend(part.block_devices);
+        self.network_interfaces.extend(part.network_interfaces);
+        self.processes.extend(part.processes);
+        self.connections.extend(part.connections);
+        self.exits.extend(part.exits);
+        self.process_definitions.extend(part.process_definitions);
+        self.instance_definitions.extend(part.instance_definitions);
+    }
+}
+
+/// Takes over every field that is known in `part`.
+fn merge_host(host: &mut HostSample, part: HostSample) {
+    macro_rules! take_over {
+        ($($field:ident),+ $(,)?) => {
+            // Names every field, so that one added to the contract does not compile until it is here.
+            let HostSample { $($field),+ } = part;
+            $(if $field.is_some() { host.$field = $field; })+
+        };
+    }
+    take_over!(
+        cpu_count,
+        cpu_user_us,
+        cpu_system_us,
+        cpu_iowait_us,
+        cpu_steal_us,
+        cpu_idle_us,
+        load_1m,
+        load_5m,
+        load_15m,
+        memory_total_bytes,
+        memory_used_bytes,
+        memory_available_bytes,
+        memory_free_bytes,
+        swap_total_bytes,
+        swap_used_bytes,
+        pressure_cpu_some_us,
+        pressure_memory_some_us,
+        pressure_memory_full_us,
+        pressure_io_some_us,
+        pressure_io_full_us,
+        uptime_s,
+        processes_running,
+        processes_total,
+        context_switches,
+        forks,
+    );
+}

@@ -28,6 +28,11 @@ pub fn delta_32(before: Option<u64>, now: Option<u64>) -> Option<u64> {
     }
 }
 
+/// The same for a counter that the kernel keeps in an `unsigned long`.
+pub fn delta_word(before: Option<u64>, now: Option<u64>) -> Option<u64> {
+    if cfg!(target_pointer_width = "32") { delta_32(before, now) } else { delta(before, now) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,85 @@
+//! `/proc/loadavg`, `/proc/uptime` and the number of processes present.
+
+use std::fs;
+
+use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read};
+use crate::procfs::Root;
+
+/// See [`super::Registration::build`].
+pub fn build(setup: &Setup) -> Box<dyn Collector> {
+    Box::new(Load { root: setup.root.clone() })
+}
+
+struct Load {
+    root: Root,
+}
+
+/// Reads `/proc/loadavg`: the averages over 1, 5 and 15 minutes.
+pub fn parse_loadavg(bytes: &[u8]) -> Result<[f64; 3], &'static str> {
+    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+    let mut words = text.split_ascii_whitespace();
+    let mut next = || {
+        let load: f64 = words.next()?.parse().ok()?;
+        (load.is_finite() && load >= 0.0).then_some(load)
+    };
+    match (next(), next(), next()) {
+        (Some(one), Some(five), Some(fifteen)) => Ok([one, five, fifteen]),
+        _ => Err("not three numbers"),
+    }
+}
+
+/// Reads `/proc/uptime`: whole seconds since boot.
+pub fn parse_uptime(bytes: &[u8]) -> Result<u64, &'static str> {
+    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+    let seconds = text.split(['.', ' ', '\n']).next().unwrap_or_default();
+    seconds.parse().map_err(|_| "not a number")
+}
+
+impl Collector for Load {
+    fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
+        let path = self.root.proc.join("loadavg");
+        let [one, five, fifteen] =
+            parse_loadavg(&read(&path)?).map_err(|detail| malformed(&path, detail))?;
+        batch.host.load_1m = Some(one);
+        batch.host.load_5m = Some(five);
+        batch.host.load_15m = Some(fifteen);
+        let path = self.root.proc.join("uptime");
+        batch.host.uptime_s =
+            Some(parse_uptime(&read(&path)?).map_err(|detail| malformed(&path, detail))?);
+        batch.host.processes_total = Some(count_processes(&self.root)?);
+        Ok(())
+    }
+}
+
+/// Numeric entries of `/proc`. With `hidepid` those of other users are hidden, and not counted.
+fn count_processes(root: &Root) -> Result<u32, CollectError> {
+    let failed = |source| CollectError::Read { path: root.proc.clone(), source };
+    let mut count = 0;
+    for entry in fs::read_dir(&root.proc).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        count += u32::from(name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_and_uptime() {
+        assert_eq!(parse_loadavg(b"0.20 1.18 12.12 1/80 11206\n"), Ok([0.20, 1.18, 12.12]));
+        assert_eq!(parse_uptime(b"350735.47 234388.90\n"), Ok(350_735));
+        assert_eq!(parse_uptime(b"7.01 3.20\n"), Ok(7));
+    }
+
+    #[test]
+    fn what_is_neither_says_so() {
+        for bytes in [&b""[..], b"1 2", b"a b c", b"NaN 1 1", b"-1 1 1", b"\xff"] {
+            assert!(parse_loadavg(bytes).is_err(), "{bytes:?}");
+        }
+        for bytes in [&b""[..], b"x", b"-3.1 2", b"\xff"] {
+            assert!(parse_uptime(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}
