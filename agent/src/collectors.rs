@@ -21,19 +21,19 @@ pub mod memory;
 pub mod network_interface;
 pub mod pressure;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use shared_model::{
     BlockDeviceSample, ConnectionSample, FilesystemSample, HostSample, InstanceDefinition,
     NetworkInterfaceSample, ProcessDefinition, ProcessExit, ProcessSample, Tier, Timestamp,
 };
 use uuid::Uuid;
 
-use crate::procfs::{ProcfsError, Root};
+use crate::procfs::{ParseError, ProcfsError, Reader, Root};
 use crate::profile::{Pattern, Profile};
 
 /// A source of one part of the report.
@@ -87,23 +87,9 @@ pub enum CollectError {
     /// There is nothing of its kind on this host: not a failure.
     #[error("nothing of this kind on this host")]
     NoData,
-    /// A file could not be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file does not have the layout of any kernel known.
-    #[error("cannot parse {}: {detail}", path.display())]
-    Parse {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
+    /// A file could not be read or understood.
+    #[error(transparent)]
+    Procfs(#[from] ProcfsError),
     /// A system call without a path failed.
     #[error("{call} failed")]
     Call {
@@ -113,18 +99,6 @@ pub enum CollectError {
         #[source]
         source: io::Error,
     },
-}
-
-impl From<ProcfsError> for CollectError {
-    fn from(error: ProcfsError) -> Self {
-        match error {
-            ProcfsError::Read { path, source } => Self::Read { path, source },
-            ProcfsError::TooLarge { ref path } => {
-                Self::Parse { path: path.clone(), detail: error.to_string() }
-            }
-            ProcfsError::Parse { path, source } => Self::Parse { path, detail: source.to_string() },
-        }
-    }
 }
 
 /// What every collector may need to be built. Cheap to clone; a collector is built again after it failed.
@@ -183,36 +157,23 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Deadline of a collector whose reading grows with the host.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Most bytes read of one file: a host with 1,024 CPUs or 4,096 mounts stays far below.
-const MAX_FILE_BYTES: u64 = 8 << 20;
-
-/// The whole of a file of the kernel.
-pub fn read(path: &Path) -> Result<Vec<u8>, CollectError> {
-    let failed = |source| CollectError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::with_capacity(4096);
-    let file = File::open(path).map_err(failed)?;
-    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
-}
-
-/// The same where absence, or an `EOPNOTSUPP` of a kernel that has the file but not the feature
-/// switched on, means that there is no data.
-pub fn read_if_supported(path: &Path) -> Result<Vec<u8>, CollectError> {
-    const EOPNOTSUPP: i32 = 95;
-    read(path).map_err(|error| match error {
-        CollectError::Read { ref source, .. }
-            if source.kind() == io::ErrorKind::NotFound
-                || source.raw_os_error() == Some(EOPNOTSUPP) =>
+/// Reads a file whose absence, or whose `EOPNOTSUPP` from a kernel that has the file but not the
+/// feature switched on, means that there is no data.
+fn read_if_supported<'a>(reader: &'a mut Reader, path: &Path) -> Result<&'a [u8], CollectError> {
+    reader.read(path).map_err(|error| match error {
+        ProcfsError::Read { ref source, .. }
+            if error.is_absent()
+                || source.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) =>
         {
             CollectError::NoData
         }
-        other => other,
+        other => other.into(),
     })
 }
 
-/// A [`CollectError::Parse`] of `path`.
-pub fn malformed(path: &Path, detail: impl Into<String>) -> CollectError {
-    CollectError::Parse { path: path.to_owned(), detail: detail.into() }
+/// The text of a file of the kernel that holds nothing but ASCII.
+fn text(bytes: &[u8]) -> Result<&str, ParseError> {
+    str::from_utf8(bytes).map_err(|_| ParseError("text"))
 }
 
 impl Batch {

@@ -16,9 +16,9 @@ use shared_model::BlockDeviceSample;
 use shared_model::limits::MAX_DEVICES;
 
 use super::delta::{delta_32, delta_word};
-use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read_if_supported};
+use super::{Batch, CollectError, Collector, Setup, Tick, read_if_supported, text};
 use crate::metrics::{COUNTER_ANOMALIES, DEVICES_SHED};
-use crate::procfs::Root;
+use crate::procfs::{ParseError, Reader, Root};
 use crate::profile::Pattern;
 
 /// `[block_device]` of the configuration.
@@ -40,6 +40,7 @@ impl Default for Options {
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
     Box::new(BlockDevice {
         root: setup.root.clone(),
+        reader: Reader::default(),
         options: setup.block_device.clone(),
         before: None,
     })
@@ -47,6 +48,7 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
 
 struct BlockDevice {
     root: Root,
+    reader: Reader,
     options: Options,
     before: Option<(Duration, HashMap<String, Counters>)>,
 }
@@ -69,8 +71,8 @@ pub struct Counters {
 }
 
 /// Reads `/proc/diskstats`: partitions included, in the order of the file.
-pub fn parse(bytes: &[u8]) -> Result<Vec<(String, Counters)>, &'static str> {
-    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+pub fn parse(bytes: &[u8]) -> Result<Vec<(String, Counters)>, ParseError> {
+    let text = text(bytes)?;
     let mut devices = Vec::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -79,7 +81,9 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<(String, Counters)>, &'static str> {
         if fields.len() < 11 {
             continue;
         }
-        let field = |number: usize| fields[number - 1].parse::<u64>().map_err(|_| "not a number");
+        let field = |number: usize| {
+            fields[number - 1].parse::<u64>().map_err(|_| ParseError("device fields"))
+        };
         devices.push((
             (*name).to_owned(),
             Counters {
@@ -99,7 +103,7 @@ impl Collector for BlockDevice {
     fn collect(&mut self, tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("diskstats");
         let devices =
-            parse(&read_if_supported(&path)?).map_err(|detail| malformed(&path, detail))?;
+            parse(read_if_supported(&mut self.reader, &path)?).map_err(|error| error.of(&path))?;
         let mut now: HashMap<String, Counters> = HashMap::new();
         for (device, counters) in devices {
             if self.options.exclude.iter().any(|pattern| pattern.is_match(&device))

@@ -7,14 +7,15 @@
 use rustix::param::clock_ticks_per_second;
 
 use super::delta::{delta, delta_word};
-use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read};
+use super::{Batch, CollectError, Collector, Setup, Tick, text};
 use crate::metrics::COUNTER_ANOMALIES;
-use crate::procfs::Root;
+use crate::procfs::{ParseError, Reader, Root};
 
 /// See [`super::Registration::build`].
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
     Box::new(Cpu {
         root: setup.root.clone(),
+        reader: Reader::default(),
         before: None,
         ticks_per_second: clock_ticks_per_second(),
     })
@@ -22,6 +23,7 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
 
 struct Cpu {
     root: Root,
+    reader: Reader,
     before: Option<Stat>,
     ticks_per_second: u64,
 }
@@ -42,8 +44,8 @@ pub struct Stat {
 }
 
 /// Reads `/proc/stat`. The error says what is missing.
-pub fn parse(bytes: &[u8]) -> Result<Stat, &'static str> {
-    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+pub fn parse(bytes: &[u8]) -> Result<Stat, ParseError> {
+    let text = text(bytes)?;
     let mut stat = Stat::default();
     let mut total_seen = false;
     for line in text.lines() {
@@ -53,7 +55,7 @@ pub fn parse(bytes: &[u8]) -> Result<Stat, &'static str> {
         match key {
             "cpu" => {
                 for (time, word) in stat.times.iter_mut().zip(words) {
-                    *time = Some(word.parse().map_err(|_| "cpu line: not a number")?);
+                    *time = Some(word.parse().map_err(|_| ParseError("cpu"))?);
                 }
                 total_seen = stat.times[3].is_some();
             }
@@ -64,13 +66,13 @@ pub fn parse(bytes: &[u8]) -> Result<Stat, &'static str> {
             _ => {}
         }
     }
-    if total_seen { Ok(stat) } else { Err("no complete cpu line") }
+    if total_seen { Ok(stat) } else { Err(ParseError("cpu")) }
 }
 
 impl Collector for Cpu {
     fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("stat");
-        let now = parse(&read(&path)?).map_err(|detail| malformed(&path, detail))?;
+        let now = parse(self.reader.read(&path)?).map_err(|error| error.of(&path))?;
         self.fill(now, batch);
         self.before = Some(now);
         Ok(())
@@ -127,7 +129,12 @@ mod tests {
     }
 
     fn difference(before: Stat, now: Stat) -> shared_model::HostSample {
-        let cpu = Cpu { root: Root::system(), before: Some(before), ticks_per_second: 100 };
+        let cpu = Cpu {
+            root: Root::system(),
+            reader: Reader::default(),
+            before: Some(before),
+            ticks_per_second: 100,
+        };
         let mut batch = Batch::default();
         cpu.fill(now, &mut batch);
         batch.host

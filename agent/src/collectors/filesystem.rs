@@ -20,9 +20,9 @@ use shared_model::limits::{MAX_DEVICES, MAX_TEXT_BYTES};
 
 use self::mountinfo::Mount;
 use self::probe::Prober;
-use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read};
+use super::{Batch, CollectError, Collector, Setup, Tick};
 use crate::metrics::{DEVICES_SHED, FILESYSTEM_LATE};
-use crate::procfs::Root;
+use crate::procfs::{Reader, Root};
 use crate::profile::Pattern;
 
 /// `[filesystem]` of the configuration.
@@ -84,6 +84,7 @@ impl Default for Options {
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
     Box::new(Filesystem {
         root: setup.root.clone(),
+        reader: Reader::default(),
         options: setup.filesystem.clone(),
         prober: Prober::new(|path| Ok(statvfs(path)?)),
     })
@@ -91,6 +92,7 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
 
 struct Filesystem {
     root: Root,
+    reader: Reader,
     options: Options,
     prober: Prober<StatVfs>,
 }
@@ -98,7 +100,7 @@ struct Filesystem {
 impl Collector for Filesystem {
     fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("self/mountinfo");
-        let mounts = mountinfo::parse(&read(&path)?).map_err(|detail| malformed(&path, detail))?;
+        let mounts = mountinfo::parse(self.reader.read(&path)?).map_err(|error| error.of(&path))?;
         let mut mounts = select(mounts, &self.options);
         DEVICES_SHED.add(mounts.len().saturating_sub(MAX_DEVICES) as u64);
         mounts.truncate(MAX_DEVICES);

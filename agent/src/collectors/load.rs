@@ -2,21 +2,22 @@
 
 use std::fs;
 
-use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read};
-use crate::procfs::Root;
+use super::{Batch, CollectError, Collector, Setup, Tick, text};
+use crate::procfs::{ParseError, ProcfsError, Reader, Root};
 
 /// See [`super::Registration::build`].
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
-    Box::new(Load { root: setup.root.clone() })
+    Box::new(Load { root: setup.root.clone(), reader: Reader::default() })
 }
 
 struct Load {
     root: Root,
+    reader: Reader,
 }
 
 /// Reads `/proc/loadavg`: the averages over 1, 5 and 15 minutes.
-pub fn parse_loadavg(bytes: &[u8]) -> Result<[f64; 3], &'static str> {
-    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+pub fn parse_loadavg(bytes: &[u8]) -> Result<[f64; 3], ParseError> {
+    let text = text(bytes)?;
     let mut words = text.split_ascii_whitespace();
     let mut next = || {
         let load: f64 = words.next()?.parse().ok()?;
@@ -24,28 +25,28 @@ pub fn parse_loadavg(bytes: &[u8]) -> Result<[f64; 3], &'static str> {
     };
     match (next(), next(), next()) {
         (Some(one), Some(five), Some(fifteen)) => Ok([one, five, fifteen]),
-        _ => Err("not three numbers"),
+        _ => Err(ParseError("load average")),
     }
 }
 
 /// Reads `/proc/uptime`: whole seconds since boot.
-pub fn parse_uptime(bytes: &[u8]) -> Result<u64, &'static str> {
-    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+pub fn parse_uptime(bytes: &[u8]) -> Result<u64, ParseError> {
+    let text = text(bytes)?;
     let seconds = text.split(['.', ' ', '\n']).next().unwrap_or_default();
-    seconds.parse().map_err(|_| "not a number")
+    seconds.parse().map_err(|_| ParseError("uptime"))
 }
 
 impl Collector for Load {
     fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("loadavg");
         let [one, five, fifteen] =
-            parse_loadavg(&read(&path)?).map_err(|detail| malformed(&path, detail))?;
+            parse_loadavg(self.reader.read(&path)?).map_err(|error| error.of(&path))?;
         batch.host.load_1m = Some(one);
         batch.host.load_5m = Some(five);
         batch.host.load_15m = Some(fifteen);
         let path = self.root.proc.join("uptime");
         batch.host.uptime_s =
-            Some(parse_uptime(&read(&path)?).map_err(|detail| malformed(&path, detail))?);
+            Some(parse_uptime(self.reader.read(&path)?).map_err(|error| error.of(&path))?);
         batch.host.processes_total = Some(count_processes(&self.root)?);
         Ok(())
     }
@@ -53,7 +54,7 @@ impl Collector for Load {
 
 /// Numeric entries of `/proc`. With `hidepid` those of other users are hidden, and not counted.
 fn count_processes(root: &Root) -> Result<u32, CollectError> {
-    let failed = |source| CollectError::Read { path: root.proc.clone(), source };
+    let failed = |source| ProcfsError::Read { path: root.proc.clone(), source };
     let mut count = 0;
     for entry in fs::read_dir(&root.proc).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();

@@ -3,16 +3,17 @@
 //! `MemAvailable` exists since Linux 3.14 (and in the 3.10 of CentOS 7); before, what the kernel
 //! would reclaim without pain is estimated as free + buffers + cached + reclaimable slab − shmem.
 
-use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read};
-use crate::procfs::Root;
+use super::{Batch, CollectError, Collector, Setup, Tick, text};
+use crate::procfs::{ParseError, Reader, Root};
 
 /// See [`super::Registration::build`].
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
-    Box::new(Memory { root: setup.root.clone() })
+    Box::new(Memory { root: setup.root.clone(), reader: Reader::default() })
 }
 
 struct Memory {
     root: Root,
+    reader: Reader,
 }
 
 /// What is used of `/proc/meminfo`, bytes.
@@ -31,21 +32,21 @@ pub struct Meminfo {
 }
 
 /// Reads `/proc/meminfo`. The error says what is missing.
-pub fn parse(bytes: &[u8]) -> Result<Meminfo, &'static str> {
-    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+pub fn parse(bytes: &[u8]) -> Result<Meminfo, ParseError> {
+    let text = text(bytes)?;
     let field = |name: &str| {
         text.lines().find_map(|line| {
             let kib = line.strip_prefix(name)?.strip_prefix(':')?.trim().strip_suffix("kB")?;
             kib.trim_end().parse::<u64>().ok()?.checked_mul(1024)
         })
     };
-    let free = field("MemFree").ok_or("no MemFree")?;
+    let free = field("MemFree").ok_or(ParseError("MemFree"))?;
     let estimate = || {
         let plus = ["Buffers", "Cached", "SReclaimable"].into_iter().filter_map(field);
         plus.fold(free, u64::saturating_add).saturating_sub(field("Shmem").unwrap_or(0))
     };
     Ok(Meminfo {
-        total: field("MemTotal").ok_or("no MemTotal")?,
+        total: field("MemTotal").ok_or(ParseError("MemTotal"))?,
         free,
         available: field("MemAvailable").unwrap_or_else(estimate),
         swap_total: field("SwapTotal"),
@@ -56,7 +57,7 @@ pub fn parse(bytes: &[u8]) -> Result<Meminfo, &'static str> {
 impl Collector for Memory {
     fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("meminfo");
-        let now = parse(&read(&path)?).map_err(|detail| malformed(&path, detail))?;
+        let now = parse(self.reader.read(&path)?).map_err(|error| error.of(&path))?;
         let host = &mut batch.host;
         host.memory_total_bytes = Some(now.total);
         host.memory_free_bytes = Some(now.free);

@@ -12,9 +12,9 @@ use shared_model::NetworkInterfaceSample;
 use shared_model::limits::MAX_DEVICES;
 
 use super::delta::delta_word;
-use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read_if_supported};
+use super::{Batch, CollectError, Collector, Setup, Tick, read_if_supported, text};
 use crate::metrics::{COUNTER_ANOMALIES, DEVICES_SHED};
-use crate::procfs::Root;
+use crate::procfs::{ParseError, Reader, Root};
 use crate::profile::Pattern;
 
 /// `[network_interface]` of the configuration.
@@ -29,6 +29,7 @@ pub struct Options {
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
     Box::new(NetworkInterface {
         root: setup.root.clone(),
+        reader: Reader::default(),
         options: setup.network_interface.clone(),
         before: HashMap::new(),
     })
@@ -36,6 +37,7 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
 
 struct NetworkInterface {
     root: Root,
+    reader: Reader,
     options: Options,
     before: HashMap<String, Counters>,
 }
@@ -50,16 +52,16 @@ pub struct Counters {
 }
 
 /// Reads `/proc/net/dev`. The first number may be glued to the colon.
-pub fn parse(bytes: &[u8]) -> Result<Vec<(String, Counters)>, &'static str> {
-    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+pub fn parse(bytes: &[u8]) -> Result<Vec<(String, Counters)>, ParseError> {
+    let text = text(bytes)?;
     let mut interfaces = Vec::new();
     // Two lines of headings, which have no colon. An alias (`eth0:1`) has one in its name.
     for (name, columns) in text.lines().filter_map(|line| line.rsplit_once(':')) {
         let mut numbers = [0; 12];
         let mut words = columns.split_ascii_whitespace();
         for number in &mut numbers {
-            let word = words.next().ok_or("fewer than 12 columns")?;
-            *number = word.parse().map_err(|_| "not a number")?;
+            let word = words.next().ok_or(ParseError("interface columns"))?;
+            *number = word.parse().map_err(|_| ParseError("interface columns"))?;
         }
         let [r0, r1, r2, r3, _, _, _, _, t0, t1, t2, t3] = numbers;
         let counters = Counters { receive: [r0, r1, r2, r3], transmit: [t0, t1, t2, t3] };
@@ -79,7 +81,7 @@ impl Collector for NetworkInterface {
     fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("net/dev");
         let interfaces =
-            parse(&read_if_supported(&path)?).map_err(|detail| malformed(&path, detail))?;
+            parse(read_if_supported(&mut self.reader, &path)?).map_err(|error| error.of(&path))?;
         let mut now = HashMap::new();
         for (interface, counters) in interfaces {
             if self.options.exclude.iter().any(|pattern| pattern.is_match(&interface)) {

@@ -4,16 +4,17 @@
 //! exist and refuse to be read with `EOPNOTSUPP`, as on RHEL 8).
 
 use super::delta::delta;
-use super::{Batch, CollectError, Collector, Setup, Tick, malformed, read_if_supported};
-use crate::procfs::Root;
+use super::{Batch, CollectError, Collector, Setup, Tick, read_if_supported, text};
+use crate::procfs::{ParseError, Reader, Root};
 
 /// See [`super::Registration::build`].
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
-    Box::new(Pressure { root: setup.root.clone(), before: None })
+    Box::new(Pressure { root: setup.root.clone(), reader: Reader::default(), before: None })
 }
 
 struct Pressure {
     root: Root,
+    reader: Reader,
     before: Option<[Stall; 3]>,
 }
 
@@ -27,8 +28,8 @@ pub struct Stall {
 }
 
 /// Reads one file of `/proc/pressure`. The error says what is missing.
-pub fn parse(bytes: &[u8]) -> Result<Stall, &'static str> {
-    let text = str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+pub fn parse(bytes: &[u8]) -> Result<Stall, ParseError> {
+    let text = text(bytes)?;
     let total = |kind: &str| {
         text.lines().find_map(|line| {
             let mut words = line.split_ascii_whitespace();
@@ -37,14 +38,15 @@ pub fn parse(bytes: &[u8]) -> Result<Stall, &'static str> {
         })
     };
     let stall = Stall { some: total("some"), full: total("full") };
-    if stall.some.is_some() { Ok(stall) } else { Err("no total of the some line") }
+    if stall.some.is_some() { Ok(stall) } else { Err(ParseError("total of some")) }
 }
 
 impl Collector for Pressure {
     fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
-        let read_one = |resource: &str| {
+        let mut read_one = |resource: &str| -> Result<Stall, CollectError> {
             let path = self.root.proc.join("pressure").join(resource);
-            parse(&read_if_supported(&path)?).map_err(|detail| malformed(&path, detail))
+            let bytes = read_if_supported(&mut self.reader, &path)?;
+            Ok(parse(bytes).map_err(|error| error.of(&path))?)
         };
         let now = [read_one("cpu")?, read_one("memory")?, read_one("io")?];
         if let Some(before) = self.before {

@@ -1,5 +1,7 @@
 //! The layout of `/proc/self/mountinfo` (proc(5)).
 
+use crate::procfs::ParseError;
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -23,19 +25,19 @@ impl Mount {
 }
 
 /// Reads the file. The error says what is wrong with it.
-pub fn parse(bytes: &[u8]) -> Result<Vec<Mount>, &'static str> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<Mount>, ParseError> {
     bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(parse_line).collect()
 }
 
 /// `id parent major:minor root mount-point options [tag…] - type source super-options`.
-fn parse_line(line: &[u8]) -> Result<Mount, &'static str> {
+fn parse_line(line: &[u8]) -> Result<Mount, ParseError> {
     // Single spaces: an empty source leaves an empty word.
     let mut words = line.split(|&byte| byte == b' ');
-    let device_number = words.nth(2).ok_or("a line of fewer than 3 words")?;
-    let root = words.next().ok_or("a line without a root")?;
-    let mount_point = words.next().ok_or("a line without a mount point")?;
-    words.by_ref().find(|word| *word == b"-").ok_or("a line without a separator")?;
-    let filesystem_type = words.next().ok_or("a line without a type")?;
+    let device_number = words.nth(2).ok_or(ParseError("major:minor"))?;
+    let root = words.next().ok_or(ParseError("root"))?;
+    let mount_point = words.next().ok_or(ParseError("mount point"))?;
+    words.by_ref().find(|word| *word == b"-").ok_or(ParseError("separator"))?;
+    let filesystem_type = words.next().ok_or(ParseError("filesystem type"))?;
     let source = words.next().unwrap_or_default();
     Ok(Mount {
         device_number: unescape(device_number),
