@@ -5,7 +5,10 @@
 //! Every answer is bounded, and every query ends after the read pool's statement timeout.
 
 pub mod api_keys;
+pub mod hosts;
 pub mod params;
+pub mod processes;
+pub mod samples;
 
 use axum::extract::FromRef;
 use utoipa_axum::router::OpenApiRouter;
@@ -38,5 +41,10 @@ crate::problems! {
 
 /// Every route of the operators' API, with its documentation.
 pub fn routes(state: ApiState) -> OpenApiRouter {
-    OpenApiRouter::default().merge(api_keys::routes()).with_state(state)
+    OpenApiRouter::default()
+        .merge(hosts::routes())
+        .merge(samples::routes())
+        .merge(processes::routes())
+        .merge(api_keys::routes())
+        .with_state(state)
 }

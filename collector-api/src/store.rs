@@ -1,7 +1,11 @@
 //! The database: the only module that holds SQL.
 
 pub mod api_keys;
+pub mod hosts;
+pub mod ids;
 pub mod migrate;
+pub mod processes;
+pub mod samples;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -84,6 +88,8 @@ impl Store {
             .options([
                 ("statement_timeout", timeout.as_str()),
                 ("default_transaction_read_only", "on"),
+                // The window decides which chunks are read: a generic plan would not see it.
+                ("plan_cache_mode", "force_custom_plan"),
             ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)

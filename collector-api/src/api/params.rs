@@ -9,11 +9,14 @@ use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, ApiResult};
+use crate::store::samples::Window;
 
 /// Longest window of a question.
 pub const MAX_WINDOW: Duration = Duration::days(31);
 /// Window of a question that names none, ending now.
 pub const DEFAULT_WINDOW: Duration = Duration::minutes(15);
+/// Most points of one series in an answer.
+pub const MAX_POINTS: u32 = 1000;
 /// Longest name of a key or token, characters.
 const MAX_NAME_CHARS: usize = 200;
 
@@ -63,36 +66,48 @@ pub fn search<'a>(name: &str, text: Option<&'a str>, max_bytes: usize) -> ApiRes
     Ok(text)
 }
 
-/// The time a question is about: `from` excluded, `to` included, because a sample stands for the
-/// interval that ended at its `sampled_at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Excluded.
-    pub from: Timestamp,
-    /// Included.
-    pub to: Timestamp,
+/// Reads `from` and `to`: RFC 3339, `now`, or back from now such as `-15m` (units s, m, h, d).
+pub fn window(from: Option<&str>, to: Option<&str>, now: Timestamp) -> ApiResult<Window> {
+    let to = to.map_or(Ok(now), |text| instant("to", text, now))?;
+    let from = match from {
+        Some(text) => instant("from", text, now)?,
+        None => to.checked_sub(DEFAULT_WINDOW).unwrap_or(to),
+    };
+    if from >= to {
+        return Err(bad_parameter("from", "must lie before `to`"));
+    }
+    if to - from > MAX_WINDOW {
+        let days = MAX_WINDOW.whole_days();
+        return Err(bad_parameter(
+            "from",
+            format!("must not lie more than {days} days before `to`"),
+        ));
+    }
+    Ok(Window { from, to })
 }
 
-impl Window {
-    /// Reads `from` and `to`: RFC 3339, `now`, or back from now such as `-15m` (units s, m, h, d).
-    pub fn parse(from: Option<&str>, to: Option<&str>, now: Timestamp) -> ApiResult<Self> {
-        let to = to.map_or(Ok(now), |text| instant("to", text, now))?;
-        let from = match from {
-            Some(text) => instant("from", text, now)?,
-            None => to.checked_sub(DEFAULT_WINDOW).unwrap_or(to),
-        };
-        if from >= to {
-            return Err(bad_parameter("from", "must lie before `to`"));
-        }
-        if to - from > MAX_WINDOW {
-            let days = MAX_WINDOW.whole_days();
-            return Err(bad_parameter(
-                "from",
-                format!("must not lie more than {days} days before `to`"),
-            ));
-        }
-        Ok(Self { from, to })
+/// Width of the buckets of a series, seconds: `step` as it was asked for, such as `30s` or `5m`.
+pub fn step(step: Option<&str>, window: Window) -> ApiResult<Option<u32>> {
+    let Some(text) = step else { return Ok(None) };
+    let step =
+        span(text).filter(|step| *step >= Duration::SECOND && *step <= MAX_WINDOW).ok_or_else(
+            || bad_parameter("step", "must be like `30s`, `5m`, `1h` or `1d`, at least 1 s"),
+        )?;
+    if (window.to - window.from) / step > f64::from(MAX_POINTS) {
+        let detail =
+            format!("must be wide enough to cut the window into at most {MAX_POINTS} points");
+        return Err(bad_parameter("step", detail));
     }
+    Ok(u32::try_from(step.whole_seconds()).ok())
+}
+
+/// The narrowest step of a familiar width that cuts `window` into at most half of [`MAX_POINTS`]:
+/// what is used when there are more samples than that and nobody asked for a step.
+pub fn fitting_step(window: Window) -> u32 {
+    const WIDTHS: [u32; 14] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
+    let width = |seconds: &u32| f64::from(*seconds) * f64::from(MAX_POINTS / 2);
+    let length = (window.to - window.from).as_seconds_f64();
+    WIDTHS.into_iter().find(|seconds| width(seconds) >= length).unwrap_or(7200)
 }
 
 fn instant(name: &str, text: &str, now: Timestamp) -> ApiResult<Timestamp> {
@@ -186,7 +201,7 @@ mod tests {
     const NOW: Timestamp = datetime!(2026-11-22 03:12:00 UTC);
 
     fn parse(from: Option<&str>, to: Option<&str>) -> Result<Window, String> {
-        Window::parse(from, to, NOW).map_err(|error| error.problem.errors[0].field.clone())
+        window(from, to, NOW).map_err(|error| error.problem.errors[0].field.clone())
     }
 
     #[test]
@@ -230,6 +245,24 @@ mod tests {
         }
         assert_eq!(parse(None, Some("9999-12-31T23:59:59-23:59")), Err("to".into()));
         assert_eq!(parse(Some("-1m"), Some("-2m")), Err("from".into()));
+    }
+
+    #[test]
+    fn a_step_fits_its_window_and_any_window_has_a_step() {
+        let of = |length| Window { from: NOW - length, to: NOW };
+        assert_eq!(step(None, of(Duration::DAY)).unwrap(), None);
+        assert_eq!(step(Some("5m"), of(Duration::DAY)).unwrap(), Some(300));
+        for wrong in ["", "0s", "5", "-5m", "5m ", "1w", "32d", "1s"] {
+            let error = step(Some(wrong), of(Duration::DAY)).unwrap_err();
+            assert_eq!(error.problem.errors[0].field, "step", "{wrong}");
+        }
+        for (length, expect) in
+            [(Duration::SECOND, 1), (DEFAULT_WINDOW, 2), (Duration::DAY, 300), (MAX_WINDOW, 7200)]
+        {
+            let seconds = fitting_step(of(length));
+            assert_eq!(seconds, expect, "{length}");
+            assert!(step(Some(&format!("{seconds}s")), of(length)).is_ok());
+        }
     }
 
     #[test]
