@@ -1,0 +1,53 @@
+//! `cargo xtask bench`: release build, a durable TimescaleDB of its own (fsync on), and the
+//! measurements of `fleet-sim`, whose tables go to stdout.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::project::Project;
+use crate::{postgres, test, up};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this one.
+    which: Option<Which>,
+    /// Passed to `fleet-sim`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Which {
+    /// The agent's own cost at different numbers of processes.
+    Agent,
+    /// Rows per second through the server against raw COPY.
+    Ingest,
+}
+
+pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
+    let _lock = project.lock()?;
+    up::build_shown(project, &["--workspace", "--bins"])?;
+    let wanted = |which| arguments.which.is_none_or(|only| only == which);
+    if wanted(Which::Agent) {
+        test::demand(&mut fleet_sim(project, "bench-agent", arguments), "the agent's benchmark")?;
+    }
+    if wanted(Which::Ingest) {
+        test::outlive_interrupts()?;
+        let cluster = postgres::durable(project, "bench", None)?;
+        let mut command = fleet_sim(project, "bench-ingest", arguments);
+        let outcome = test::demand(
+            command.env("PROCFLEET_TEST_TIMESCALEDB_URL", cluster.url("postgres")),
+            "the ingest benchmark",
+        );
+        cluster.destroy()?;
+        outcome?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fleet_sim(project: &Project, command: &str, arguments: &Arguments) -> Command {
+    let mut fleet_sim = Command::new(project.target().join("release/fleet-sim"));
+    fleet_sim.arg(command).args(&arguments.arguments).current_dir(&project.root);
+    fleet_sim
+}
