@@ -1,1 +1,130 @@
-//! (to come)
+//! Real `procfleet-agent` processes, each with a state directory of its own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use uuid::Uuid;
+
+use crate::child::{self, Child, Directory};
+use crate::server::path_text;
+
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a test wants of an agent.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Names its log.
+    pub name: String,
+    /// Between reports.
+    pub interval: Duration,
+    /// Record every process, or select as by default.
+    pub keep_all: bool,
+    /// Instead of what enrolment says.
+    pub endpoints: Vec<String>,
+}
+
+/// An enrolled agent, running or not.
+#[derive(Debug)]
+pub struct AgentProcess {
+    options: AgentOptions,
+    directory: Directory,
+    child: Option<Child>,
+}
+
+impl AgentProcess {
+    /// Enrols with the token in `token_file` (which the agent then removes) and starts to report.
+    pub async fn start(options: AgentOptions, token_file: &Path) -> Result<Self> {
+        let mut agent = Self::enroll(options, token_file).await?;
+        agent.run()?;
+        Ok(agent)
+    }
+
+    /// Enrols, and reports nothing yet.
+    pub async fn enroll(options: AgentOptions, token_file: &Path) -> Result<Self> {
+        let directory = Directory::create(&options.name)?;
+        let agent = Self { options, directory, child: None };
+        fs::write(agent.config_file(), agent.configuration()?)?;
+        let mut command = agent.command("enroll")?;
+        command.args(["--token-file", path_text(token_file)?]);
+        Child::run("enroll", agent.directory.path(), &mut command).await?;
+        Ok(agent)
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.directory.path().join("agent.toml")
+    }
+
+    /// Where its identity and its spool are.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    fn configuration(&self) -> Result<String> {
+        let mut text = String::new();
+        writeln!(text, "state_dir = {:?}", path_text(&self.state_dir())?)?;
+        writeln!(text, "interval_ms = {}", self.options.interval.as_millis())?;
+        if !self.options.endpoints.is_empty() {
+            writeln!(text, "endpoints = {:?}", self.options.endpoints)?;
+        }
+        writeln!(text, "[profile]\nkeep_all = {}", self.options.keep_all)?;
+        Ok(text)
+    }
+
+    fn command(&self, subcommand: &str) -> Result<Command> {
+        let mut command = child::command(&child::binary("procfleet-agent")?);
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PROCFLEET_")) {
+            command.env_remove(variable);
+        }
+        command.arg(subcommand).arg("--config").arg(self.config_file());
+        Ok(command)
+    }
+
+    /// Starts it (again).
+    pub fn run(&mut self) -> Result<()> {
+        let mut command = self.command("run")?;
+        self.child = Some(Child::spawn("run", self.directory.path(), &mut command)?);
+        Ok(())
+    }
+
+    fn running(&mut self) -> Result<&mut Child> {
+        self.child.as_mut().context("the agent is not running")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running()?.kill()?;
+        self.child = None;
+        Ok(())
+    }
+
+    /// SIGTERM, which must end with status 0, what is in the spool delivered if a server is there.
+    pub async fn terminate(&mut self) -> Result<()> {
+        let status = self.running()?.stop(Signal::TERM, STOP_DEADLINE).await?;
+        if !status.success() {
+            bail!("the agent ended with {status}:\n{}", self.log());
+        }
+        self.child = None;
+        Ok(())
+    }
+
+    /// Fails if it ended by itself.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.running()?.check_alive()
+    }
+
+    /// What it logged since its first start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("run.log")).unwrap_or_default()
+    }
+
+    /// Its identity.
+    pub fn host_id(&self) -> Result<Uuid> {
+        let identity = agent::identity::Identity::load(&self.state_dir().join("identity"))?;
+        Ok(identity.host_id)
+    }
+}

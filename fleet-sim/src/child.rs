@@ -115,6 +115,16 @@ impl Child {
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
 
+    /// The child's process group.
+    pub fn group(&self) -> Pid {
+        self.raw_pid()
+    }
+
+    /// Waits for the end of a child that was told to end, by whatever means.
+    pub fn reap(&mut self) {
+        drop(self.process.wait());
+    }
+
     /// The child's standard input, where it was piped.
     pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
         self.process.stdin.take()

@@ -1,1 +1,92 @@
-//! (to come)
+//! A real load balancer: HAProxy in TCP passthrough, as `docs` recommend it to operators.
+//!
+//! TLS ends in the servers; HAProxy asks each server's `/readyz` on the operator door and takes it out
+//! within a few hundred milliseconds.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::child::{self, Child, Directory};
+use crate::eventually::eventually;
+use crate::server::Doors;
+
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A running load balancer.
+#[derive(Debug)]
+pub struct HaproxyProcess {
+    child: Child,
+    // Dropped, and so removed, after the child.
+    _directory: Directory,
+}
+
+impl HaproxyProcess {
+    /// Listens on `listen`, spreads connections over `servers` in turn.
+    pub async fn start(listen: SocketAddr, servers: &[Doors]) -> Result<Self> {
+        let directory = Directory::create("haproxy")?;
+        let file = directory.path().join("haproxy.cfg");
+        fs::write(&file, configuration(listen, servers)?)?;
+        let program = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy", "/usr/bin/haproxy"]
+            .into_iter()
+            .map(Path::new)
+            .find(|path| path.exists())
+            .context("haproxy is not installed: install it, or run `cargo xtask test`")?;
+        // -db: in the foreground, without a master, so that our child is the load balancer.
+        let mut command = child::command(program);
+        command.arg("-db").arg("-f").arg(&file);
+        let child = Child::spawn("haproxy", directory.path(), &mut command)?;
+        let mut haproxy = Self { child, _directory: directory };
+        eventually(START_DEADLINE, "haproxy listens", async || {
+            haproxy.child.check_alive()?;
+            tokio::net::TcpStream::connect(listen).await.context("connect")
+        })
+        .await
+        .with_context(|| haproxy.child.log_tail())?;
+        Ok(haproxy)
+    }
+
+    /// Fails if it ended by itself.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.child.check_alive()
+    }
+}
+
+fn configuration(listen: SocketAddr, servers: &[Doors]) -> Result<String> {
+    if servers.is_empty() {
+        bail!("a load balancer needs servers");
+    }
+    let mut text = format!(
+        "global
+    maxconn 1000
+    log stdout format raw local0
+defaults
+    mode tcp
+    log global
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+    retries 3
+    option redispatch
+listen agents
+    bind {listen}
+    balance roundrobin
+    option httpchk
+    http-check send meth GET uri /readyz
+    default-server inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions\n"
+    );
+    for (index, doors) in servers.iter().enumerate() {
+        writeln!(
+            text,
+            "    server s{index} {} check addr {} port {}",
+            doors.agent,
+            doors.operator.ip(),
+            doors.operator.port()
+        )?;
+    }
+    Ok(text)
+}

@@ -1,1 +1,221 @@
-//! (to come)
+//! A simulated agent: speaks the protocol over real mutual TLS, and remembers every record it made.
+//!
+//! Written against the protocol alone, not with the agent's code: what both get wrong in the same way,
+//! no test would find. Its reports come from a seeded generator ([`generator`]).
+
+pub mod generator;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use shared_model::limits::MAX_RECORDS_PER_REQUEST;
+use shared_model::{
+    EnrollRequest, EnrollResponse, HostFacts, JoinToken, PROTOCOL_VERSION, Problem, ProblemCode,
+    Record, ReportsAnswer, Timestamp,
+};
+use uuid::Uuid;
+
+pub use tls::install_crypto;
+
+use generator::Generator;
+
+/// Time a request may take; shorter than the real agent's, so that tests with stalls stay short.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of frames per request.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// Pause after a failure. Real agents back off further; tests want trouble.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the servers answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnswerCounts {
+    /// Requests answered 200.
+    pub successes: u64,
+    /// Records stored, as the answers say.
+    pub accepted: u64,
+    /// Records that had been stored before, as the answers say.
+    pub duplicates: u64,
+    /// Records refused for good.
+    pub rejected: u64,
+    /// Problem documents, by code.
+    pub problems: BTreeMap<String, u64>,
+    /// Of these, those that named a `Retry-After`.
+    pub retry_after: u64,
+    /// Requests without an answer.
+    pub lost: u64,
+}
+
+/// One host that is not there.
+#[derive(Debug)]
+pub struct SimulatedAgent {
+    /// From enrolment.
+    pub host_id: Uuid,
+    /// Of its only stream.
+    pub stream_id: Uuid,
+    /// Everything it ever made, by sequence: the oracle.
+    pub records: BTreeMap<u64, Record>,
+    /// The server's cursor as last answered.
+    pub acknowledged_sequence: u64,
+    /// What the servers answered.
+    pub counts: AnswerCounts,
+    endpoints: Vec<String>,
+    endpoint: usize,
+    client: reqwest::Client,
+    generator: Generator,
+}
+
+impl SimulatedAgent {
+    /// Enrols over TLS, pinned by the token. The same `seed` and `now` make the same reports.
+    pub async fn enroll(token: &JoinToken, name: &str, seed: u64, now: Timestamp) -> Result<Self> {
+        let (key, csr_pem) = tls::new_key()?;
+        let facts = HostFacts {
+            host_name: name.into(),
+            kernel_release: "6.1.0-sim".into(),
+            host_arch: "x86_64".into(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            ..HostFacts::default()
+        };
+        let endpoint = token.endpoints.first().context("a token without endpoints")?;
+        let body = EnrollRequest { version: PROTOCOL_VERSION, csr_pem, facts: facts.clone() };
+        let response = tls::client(tls::pinned(&token.pins)?, REQUEST_TIMEOUT)?
+            .post(format!("{endpoint}/v1/enroll"))
+            .header("authorization", token.authorization())
+            .json(&body)
+            .send()
+            .await
+            .context("enrol")?;
+        let status = response.status();
+        let text = response.text().await.context("read the enrolment's answer")?;
+        if !status.is_success() {
+            bail!("enrolment answered {status}: {text}");
+        }
+        let identity: EnrollResponse = serde_json::from_str(&text).context("enrolment's answer")?;
+        let config = tls::mutual(&identity.ca_bundle_pem, &identity.certificate_chain_pem, &key)?;
+        let stream_id = Uuid::new_v4();
+        Ok(Self {
+            host_id: identity.host_id,
+            stream_id,
+            records: BTreeMap::new(),
+            acknowledged_sequence: 0,
+            counts: AnswerCounts::default(),
+            endpoints: identity.endpoints,
+            endpoint: 0,
+            client: tls::client(config, REQUEST_TIMEOUT)?,
+            generator: Generator::new(identity.host_id, stream_id, facts, seed, now),
+        })
+    }
+
+    /// Talks to these instead of what enrolment said.
+    pub fn set_endpoints(&mut self, endpoints: Vec<String>) {
+        self.endpoints = endpoints;
+        self.endpoint = 0;
+    }
+
+    /// Makes `count` more reports.
+    pub fn produce(&mut self, count: u64) {
+        for _ in 0..count {
+            let sequence = self.last_sequence() + 1;
+            self.records.insert(sequence, self.generator.report(sequence));
+        }
+    }
+
+    /// The newest record's sequence.
+    pub fn last_sequence(&self) -> u64 {
+        self.records.last_key_value().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// Sends at most `max_records` of what is not acknowledged, as one request, and obeys the answer.
+    pub async fn send(&mut self, max_records: usize) -> Result<()> {
+        let mut body = Vec::new();
+        let unacknowledged = self.records.range(self.acknowledged_sequence + 1..);
+        for (_, record) in unacknowledged.take(max_records.min(MAX_RECORDS_PER_REQUEST)) {
+            body.extend(encode_frame(record)?);
+            if body.len() > MAX_BATCH_BYTES {
+                break;
+            }
+        }
+        let request = self
+            .client
+            .post(format!("{}/v1/reports", self.endpoints[self.endpoint]))
+            .header(CONTENT_TYPE, "application/x-ndjson")
+            .header(CONTENT_ENCODING, "zstd")
+            .body(body);
+        let answer = async {
+            let response = request.send().await?;
+            let after = response.headers().contains_key(RETRY_AFTER);
+            Ok::<_, reqwest::Error>((response.status(), after, response.bytes().await?))
+        };
+        match answer.await {
+            Ok((status, after, body)) => self.obey(status, after, &body),
+            Err(_) => {
+                self.counts.lost += 1;
+                self.fail_over().await;
+                Ok(())
+            }
+        }
+    }
+
+    fn obey_problem(&mut self, problem: &Problem, retry_after: bool) -> Result<()> {
+        *self.counts.problems.entry(problem.code.as_str()).or_default() += 1;
+        self.counts.retry_after += u64::from(retry_after);
+        self.counts.rejected += problem.rejected.len() as u64;
+        match (problem.code, problem.acknowledged_sequence) {
+            (ProblemCode::SequenceGap | ProblemCode::InvalidReport, Some(sequence)) => {
+                self.acknowledged_sequence = sequence;
+                Ok(())
+            }
+            _ if problem.status == 503 || problem.status == 429 => Ok(()),
+            _ => bail!("an unexpected problem: {problem:?}"),
+        }
+    }
+
+    fn obey(&mut self, status: StatusCode, retry_after: bool, body: &[u8]) -> Result<()> {
+        if status == StatusCode::OK {
+            let answer: ReportsAnswer = serde_json::from_slice(body).context("an answer")?;
+            self.counts.successes += 1;
+            self.counts.accepted += u64::from(answer.accepted);
+            self.counts.duplicates += u64::from(answer.duplicates);
+            self.counts.rejected += answer.rejected.len() as u64;
+            self.acknowledged_sequence = answer.acknowledged_sequence;
+            return Ok(());
+        }
+        let problem: Problem = serde_json::from_slice(body)
+            .with_context(|| format!("{status}: {}", String::from_utf8_lossy(body)))?;
+        self.obey_problem(&problem, retry_after)
+    }
+
+    async fn fail_over(&mut self) {
+        self.endpoint = (self.endpoint + 1) % self.endpoints.len();
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+
+    /// Sends until everything made is acknowledged.
+    pub async fn drain(&mut self, deadline: Duration) -> Result<()> {
+        let started = Instant::now();
+        while self.acknowledged_sequence < self.last_sequence() {
+            if started.elapsed() > deadline {
+                bail!(
+                    "{} of {} acknowledged after {deadline:?}: {:?}",
+                    self.acknowledged_sequence,
+                    self.last_sequence(),
+                    self.counts
+                );
+            }
+            let before = self.counts.successes;
+            self.send(MAX_RECORDS_PER_REQUEST).await?;
+            if self.counts.successes == before {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One record as it travels: one zstd frame of one line.
+pub fn encode_frame(record: &Record) -> Result<Vec<u8>> {
+    zstd::bulk::compress(&record.encode(), 3).context("compress a record")
+}
