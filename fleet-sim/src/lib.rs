@@ -8,8 +8,6 @@
 //! The kit is test code that happens to live in a library, so that `collector-api`'s tests can use it
 //! too: it panics and uses `anyhow` where a test would.
 
-//! The simulated fleet, the test kit that starts real servers, and the benchmarks.
-
 pub mod address;
 pub mod agent;
 pub mod child;
