@@ -19,6 +19,8 @@ pub struct ApiError {
     pub problem: Box<Problem>,
     /// Sent as `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// Whether the connection ends with the answer.
+    pub close: bool,
     /// What the log gets.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -29,13 +31,25 @@ pub type ApiResult<T> = Result<T, ApiError>;
 impl ApiError {
     /// An error the client can act on.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { problem: Box::new(Problem::new(code, detail)), retry_after: None, source: None }
+        Self {
+            problem: Box::new(Problem::new(code, detail)),
+            retry_after: None,
+            close: false,
+            source: None,
+        }
     }
 
     /// Tells the client when to come back.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// Ends the connection with the answer: what follows on it is not wanted or cannot be read.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
         self
     }
 
@@ -85,6 +99,9 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
         if self.problem.code == ProblemCode::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));

@@ -4,9 +4,19 @@
 //! Siblings never import each other; only `store` holds SQL.
 
 pub mod api;
+pub mod app;
 pub mod auth;
+pub mod authority;
+pub mod cli;
+pub mod config;
+pub mod doors;
+pub mod enroll;
 pub mod error;
+pub mod extract;
+pub mod health;
 pub mod ingest;
+pub mod lifecycle;
 pub mod maintenance;
+pub mod metrics;
 pub mod openapi;
 pub mod store;

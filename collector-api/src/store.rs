@@ -1,6 +1,9 @@
 //! The database: the only module that holds SQL.
 
 pub mod api_keys;
+pub mod authorities;
+pub mod certificates;
+pub mod enrollment;
 pub mod hosts;
 pub mod ids;
 pub mod migrate;

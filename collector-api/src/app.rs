@@ -1,0 +1,201 @@
+//! Puts the parts together: the start-up order, the URL map of both doors, the long-running tasks.
+//!
+//! Start-up order: refuse a configuration that cannot work, wait for the database, check the schema,
+//! load the authorities, bind both doors, start the writers, then everything that asks them. What
+//! fails before the doors are open ends the process with a sentence that says what to do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use time::OffsetDateTime;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::api::{self, ApiState};
+use crate::auth::agent::{CHECK_TTL, CertificateChecks};
+use crate::auth::operator::OperatorAuth;
+use crate::authority::{self, Authorities, AuthorityError};
+use crate::config::{Config, ConfigError};
+use crate::doors::limits::ConnectionLimits;
+use crate::doors::tls::{self, ServerLeaf, TlsError};
+use crate::doors::{self, Door, DoorError, layers};
+use crate::enroll::{self, EnrollState};
+use crate::error::Chain;
+use crate::health;
+use crate::ingest::{self, IngestState, ReportWriter};
+use crate::lifecycle::Lifecycle;
+use crate::maintenance;
+use crate::store::migrate::SchemaError;
+use crate::store::{Store, StoreError};
+
+/// Connections for operators' questions.
+const READER_CONNECTIONS: u32 = 4;
+/// First pause after the database did not answer; doubles up to [`CONNECT_PAUSE_MAX`].
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause, and so the rate of the message.
+const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How often the recorder of the metrics tidies up.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// See there.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// See there.
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    /// See there.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// See there.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// See there.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// See there.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Stopped while waiting for the database.
+    #[error("stopped before the database answered")]
+    Stopped,
+}
+
+/// Where a started server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Agent door.
+    pub agent: SocketAddr,
+    /// Operator door.
+    pub operator: SocketAddr,
+}
+
+/// Starts everything on `lifecycle`. The caller then waits for [`Lifecycle::run`].
+pub async fn start(
+    config: &Config,
+    lifecycle: &Lifecycle,
+    migrate: bool,
+    metrics: PrometheusHandle,
+) -> Result<Addresses, StartError> {
+    doors::check_operator_door(&config.operator_door)?;
+    let operator_tls = tls::operator_door(
+        config.operator_door.tls_certificate_file.as_deref(),
+        config.operator_door.tls_key_file.as_deref(),
+    )?;
+    let store = connect(config, lifecycle).await?;
+    if migrate {
+        store.migrate().await?;
+    }
+    store.check_schema().await?;
+    let authorities = Arc::new(authority::load(&store, &config.ca_key_file).await?);
+    #[expect(clippy::disallowed_methods, reason = "start-up: the first certificate's beginning")]
+    let now = OffsetDateTime::now_utc();
+    let names = config.agent_door.names.clone();
+    let leaf = Arc::new(ServerLeaf::issue(&authorities.server, names, now)?);
+    let agent_listener = doors::bind("agent", config.agent_door.listen).await?;
+    let operator_listener = doors::bind("operator", config.operator_door.listen).await?;
+    let addresses = Addresses {
+        agent: agent_listener.local_addr().unwrap_or(config.agent_door.listen),
+        operator: operator_listener.local_addr().unwrap_or(config.operator_door.listen),
+    };
+
+    let agent_door = Door {
+        name: "agent",
+        listener: agent_listener,
+        limits: ConnectionLimits::new(
+            "agent",
+            config.agent_door.max_connections,
+            config.agent_door.max_anonymous_connections,
+        ),
+        tls: Some(tls::agent_door(&authorities, Arc::clone(&leaf))?),
+        router: agent_door_router(config, &store, &authorities, lifecycle),
+    };
+    let operator_limit = config.operator_door.max_connections;
+    let operator_door = Door {
+        name: "operator",
+        listener: operator_listener,
+        limits: ConnectionLimits::new("operator", operator_limit, operator_limit),
+        tls: operator_tls,
+        router: operator_door_router(config, &store, lifecycle, metrics.clone()).await?,
+    };
+    lifecycle.spawn("certificate", leaf.keep_young(authorities, lifecycle.stop.clone()));
+    lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
+    lifecycle.spawn("maintenance", maintenance::run(store, lifecycle.stop.clone()));
+    lifecycle.spawn("agent_door", agent_door.run(lifecycle.clone()));
+    lifecycle.spawn("operator_door", operator_door.run(lifecycle.clone()));
+    tracing::info!(agent = %addresses.agent, operator = %addresses.operator, "listening");
+    Ok(addresses)
+}
+
+/// The agent door's URL map.
+fn agent_door_router(
+    config: &Config,
+    store: &Store,
+    authorities: &Arc<Authorities>,
+    lifecycle: &Lifecycle,
+) -> Router {
+    let (writer, tasks) = ReportWriter::new(store, &config.ingest, &lifecycle.drained);
+    for task in tasks {
+        lifecycle.spawn_writer("report_writer", task);
+    }
+    let ingest_state = IngestState::new(store.clone(), writer, &config.ingest);
+    let checks = Arc::new(CertificateChecks::new(store.clone(), CHECK_TTL));
+    let enroll_state = EnrollState::new(store.clone(), Arc::clone(authorities), config);
+    let router = OpenApiRouter::default()
+        .merge(ingest::routes(ingest_state))
+        .merge(enroll::routes(enroll_state))
+        .merge(health::routes(lifecycle.draining.clone()))
+        .layer(Extension(checks));
+    layers::wrap("agent", router.into())
+}
+
+/// The operator door's URL map.
+async fn operator_door_router(
+    config: &Config,
+    store: &Store,
+    lifecycle: &Lifecycle,
+    metrics: PrometheusHandle,
+) -> Result<Router, StartError> {
+    let url = config.database_url()?.expose();
+    let state = ApiState {
+        readers: Store::connect_reader(url, READER_CONNECTIONS).await?,
+        writers: store.clone(),
+        operators: OperatorAuth::new(store.clone()),
+    };
+    let router = OpenApiRouter::default()
+        .merge(api::routes(state))
+        .merge(health::routes(lifecycle.draining.clone()))
+        .route("/metrics", get(async move || metrics.render()));
+    Ok(layers::wrap("operator", router.into()))
+}
+
+/// Waits for the database, saying so at a bounded rate.
+async fn connect(config: &Config, lifecycle: &Lifecycle) -> Result<Store, StartError> {
+    let url = config.database_url()?;
+    let mut pause = CONNECT_PAUSE;
+    loop {
+        match Store::connect(url.expose(), config.database.max_connections).await {
+            Ok(store) => return Ok(store),
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(database = %url, retry_in_s = pause.as_secs_f64(), error = %Chain(&error), "waiting for the database");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(CONNECT_PAUSE_MAX),
+            () = lifecycle.draining.cancelled() => return Err(StartError::Stopped),
+        }
+    }
+}
+
+async fn upkeep(metrics: PrometheusHandle, lifecycle: Lifecycle) {
+    let stop = lifecycle.stop;
+    while stop.run_until_cancelled(tokio::time::sleep(METRICS_UPKEEP)).await.is_some() {
+        metrics.run_upkeep();
+    }
+}

@@ -1,0 +1,84 @@
+//! Making enrolment tokens: the one place, for the command line and for the REST API.
+
+use std::time::Duration;
+
+use shared_model::JoinToken;
+use uuid::Uuid;
+
+use super::secret::{self, NoRandomness, hex};
+use crate::store::{Store, StoreError};
+
+/// Longest life of a token.
+pub const MAX_TOKEN_TTL: Duration = Duration::from_hours(90 * 24);
+/// Life of a token when nothing is said.
+pub const DEFAULT_TOKEN_TTL: Duration = Duration::from_hours(24);
+/// Longest name of a token or key, bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// A token that was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateTokenError {
+    /// The name is empty, too long or has control characters.
+    #[error("a name has 1 to {MAX_NAME_BYTES} bytes and no control characters")]
+    Name,
+    /// The life is too long or zero.
+    #[error("a token lives at least 1 second and at most 90 days")]
+    Ttl,
+    /// `max_uses` is 0 or too large.
+    #[error("a token has at least 1 use and at most 2147483647")]
+    MaxUses,
+    /// There is no authority to pin.
+    #[error("there is no server authority yet: run procfleet-server init")]
+    NoAuthority,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No secret could be made.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+/// What the operator wants.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    /// For people.
+    pub name: String,
+    /// Life from now.
+    pub ttl: Duration,
+    /// None: as many as wanted.
+    pub max_uses: Option<u32>,
+}
+
+/// Whether a name can be stored and shown.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control)
+}
+
+/// Stores a token's digest and gives its paste, which is never shown again.
+pub async fn create(
+    store: &Store,
+    endpoints: Vec<String>,
+    request: &TokenRequest,
+) -> Result<JoinToken, CreateTokenError> {
+    if !is_name(&request.name) {
+        return Err(CreateTokenError::Name);
+    }
+    if request.ttl < Duration::from_secs(1) || request.ttl > MAX_TOKEN_TTL {
+        return Err(CreateTokenError::Ttl);
+    }
+    let max_uses = request.max_uses.map(i32::try_from).transpose();
+    let max_uses = max_uses.map_err(|_| CreateTokenError::MaxUses)?;
+    if max_uses == Some(0) {
+        return Err(CreateTokenError::MaxUses);
+    }
+    let pins: Vec<String> =
+        store.server_authority_pins().await?.iter().map(|pin| hex(pin)).collect();
+    if pins.is_empty() {
+        return Err(CreateTokenError::NoAuthority);
+    }
+    let token =
+        JoinToken { version: 1, endpoints, pins, id: Uuid::now_v7(), secret: secret::generate()? };
+    let digest = secret::digest(&token.secret);
+    store.insert_enrollment_token(token.id, &request.name, &digest, request.ttl, max_uses).await?;
+    Ok(token)
+}

@@ -1,0 +1,169 @@
+//! The two certificate authorities: one signs what servers show, one what agents show.
+//!
+//! They are apart, with exclusive usages, so that no agent's certificate can ever pass for a server.
+//! Both are P-256, sign leaves only (path length 0), and live ten years; agents pin the server
+//! authority's key from their enrolment token. Certificates are in the database in clear, private
+//! keys sealed under the key in `ca_key_file`, which every replica has and the database never sees.
+//!
+//! `init` makes both, once per database, whichever replica is first: the others use the winner's.
+
+pub mod issue;
+pub mod sealing;
+
+use std::path::Path;
+
+use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::store::authorities::AuthorityRow;
+use crate::store::{Store, StoreError};
+use sealing::{SealingError, SealingKey};
+
+/// What an authority's leaves are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Agents' client certificates.
+    Client,
+    /// Certificates of the agent door.
+    Server,
+}
+
+impl Purpose {
+    /// Both, in the order in which they are stored.
+    pub const ALL: [Self; 2] = [Self::Server, Self::Client];
+
+    /// As in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// An authority that can sign.
+pub struct Authority {
+    /// PEM, one certificate.
+    pub certificate_pem: String,
+    /// The same in DER.
+    pub certificate_der: CertificateDer<'static>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+}
+
+/// Both authorities.
+pub struct Authorities {
+    /// Signs the agent door's certificates.
+    pub server: Authority,
+    /// Signs the agents' certificates.
+    pub client: Authority,
+}
+
+/// Why there are no authorities to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The sealing key is missing or wrong.
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
+    /// Nobody ran `init`.
+    #[error("the database has no {} authority: run `procfleet-server init`", .0.as_str())]
+    Missing(Purpose),
+    /// Certificate or key could not be made, or is damaged.
+    #[error("the {} authority's certificate or key cannot be {what}", .purpose.as_str())]
+    Certificate {
+        /// Which.
+        purpose: Purpose,
+        /// `made` or `read`.
+        what: &'static str,
+        /// The library's answer.
+        #[source]
+        source: rcgen::Error,
+    },
+}
+
+/// Makes the authorities unless they exist, and checks that this replica can use them.
+pub async fn init(
+    store: &Store,
+    key_file: &Path,
+    now: OffsetDateTime,
+) -> Result<Authorities, AuthorityError> {
+    let exist = !store.active_authorities().await?.is_empty();
+    let (key, made) = if exist {
+        (SealingKey::read(key_file)?, false)
+    } else {
+        SealingKey::read_or_create(key_file)?
+    };
+    if !exist {
+        let rows = Purpose::ALL.map(|purpose| make(purpose, &key, now));
+        let rows = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
+        store.insert_authorities(&rows).await?;
+    }
+    let loaded = load_with(store, &key).await;
+    if made && matches!(loaded, Err(AuthorityError::Sealing(SealingError::OtherKey { .. }))) {
+        // Another replica was first, with its own key: ours seals nothing.
+        SealingKey::remove(key_file)?;
+    }
+    loaded
+}
+
+/// Loads the authorities that `init` made.
+pub async fn load(store: &Store, key_file: &Path) -> Result<Authorities, AuthorityError> {
+    if store.active_authorities().await?.is_empty() {
+        return Err(AuthorityError::Missing(Purpose::Server));
+    }
+    load_with(store, &SealingKey::read(key_file)?).await
+}
+
+async fn load_with(store: &Store, key: &SealingKey) -> Result<Authorities, AuthorityError> {
+    let rows = store.active_authorities().await?;
+    let open = |purpose: Purpose| {
+        let row = rows.iter().find(|row| row.purpose == purpose.as_str());
+        open(purpose, row.ok_or(AuthorityError::Missing(purpose))?, key)
+    };
+    Ok(Authorities { server: open(Purpose::Server)?, client: open(Purpose::Client)? })
+}
+
+fn make(
+    purpose: Purpose,
+    key: &SealingKey,
+    now: OffsetDateTime,
+) -> Result<AuthorityRow, AuthorityError> {
+    let failed = |source| AuthorityError::Certificate { purpose, what: "made", source };
+    let key_pair = KeyPair::generate().map_err(failed)?;
+    let parameters = issue::authority_parameters(purpose, now).map_err(failed)?;
+    let certificate = parameters.self_signed(&key_pair).map_err(failed)?;
+    let authority_id = Uuid::now_v7();
+    Ok(AuthorityRow {
+        authority_id,
+        purpose: purpose.as_str().into(),
+        certificate_pem: certificate.pem(),
+        spki_sha256: Sha256::digest(key_pair.subject_public_key_info()).to_vec(),
+        sealed_private_key: key.seal(authority_id, purpose.as_str(), key_pair.serialized_der())?,
+        sealing_key_id: key.id().to_owned(),
+        not_after: parameters.not_after,
+    })
+}
+
+fn open(
+    purpose: Purpose,
+    row: &AuthorityRow,
+    key: &SealingKey,
+) -> Result<Authority, AuthorityError> {
+    let failed = |source| AuthorityError::Certificate { purpose, what: "read", source };
+    if row.sealing_key_id != key.id() {
+        return Err(SealingError::OtherKey { wanted: row.sealing_key_id.clone() }.into());
+    }
+    let der = key.open(row.authority_id, purpose.as_str(), &row.sealed_private_key)?;
+    let pkcs8 = PrivatePkcs8KeyDer::from(der.as_slice());
+    let key_pair = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ECDSA_P256_SHA256)
+        .map_err(failed)?;
+    let certificate_der = CertificateDer::from_pem_slice(row.certificate_pem.as_bytes())
+        .map_err(|_| failed(rcgen::Error::CouldNotParseCertificate))?;
+    let issuer = Issuer::from_ca_cert_der(&certificate_der, key_pair).map_err(failed)?;
+    Ok(Authority { certificate_pem: row.certificate_pem.clone(), certificate_der, issuer })
+}

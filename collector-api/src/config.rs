@@ -1,0 +1,324 @@
+//! Configuration: one TOML file (`--config FILE`), overridden by the environment.
+//!
+//! Every key can be set as `PROCFLEET_<KEY>`, nested keys joined by two underscores
+//! (`PROCFLEET_AGENT_DOOR__LISTEN`), lists separated by commas. Unknown keys in the file are errors
+//! that name the key. Of the environment only variables whose first part is a key of ours are read:
+//! `PROCFLEET_` is also the prefix of the agent and of the test suite.
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `database_url` | none | normally by `PROCFLEET_DATABASE_URL` |
+//! | `ca_key_file` | `/var/lib/procfleet-server/ca.key` | seals the authorities' keys; the same on every replica |
+//! | `agent_endpoints` | from `agent_door` | written into enrolment tokens |
+//! | `drain_delay_ms` | 0 | time between `/readyz` turning 503 and the listeners closing |
+//! | `[agent_door] listen`, `names`, `max_connections` | `0.0.0.0:7443`, this host, 4096 | |
+//! | `[operator_door] listen`, `tls_certificate_file`, `tls_key_file`, `insecure` | `127.0.0.1:7080` | |
+//! | `[database] max_connections` | 16 | |
+//! | `[enrollment]` | see [`Enrollment`] | request rates |
+//! | `[ingest]` | see [`IngestSettings`] | limits of reports |
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::ingest::IngestSettings;
+
+/// Prefix of every variable.
+const ENV_PREFIX: &str = "PROCFLEET_";
+
+/// What the operator wants. Defaults are usable on one machine, except for the database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the database is.
+    pub database_url: Option<DatabaseUrl>,
+    /// 32 random bytes, mode 0600, made by `init`.
+    pub ca_key_file: PathBuf,
+    /// Agent-door endpoints in order of preference, such as `https://collector.example:7443`.
+    pub agent_endpoints: Vec<String>,
+    /// Milliseconds.
+    pub drain_delay_ms: u64,
+    /// The door of the agents.
+    pub agent_door: AgentDoor,
+    /// The door of the operators.
+    pub operator_door: OperatorDoor,
+    /// Connections to the database.
+    pub database: Database,
+    /// Rates of `POST /v1/enroll`.
+    pub enrollment: Enrollment,
+    /// Limits of `POST /v1/reports`.
+    pub ingest: IngestSettings,
+}
+
+/// `[agent_door]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentDoor {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// DNS names and IP addresses in the server's certificate; what agents connect to.
+    pub names: Vec<String>,
+    /// Most connections at a time; what comes beyond is closed before TLS and counted.
+    pub max_connections: usize,
+    /// Of these, most that have not shown a verified client certificate.
+    pub max_anonymous_connections: usize,
+}
+
+/// `[operator_door]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperatorDoor {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// PEM chain, leaf first. With `tls_key_file`.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// PEM key of the leaf.
+    pub tls_key_file: Option<PathBuf>,
+    /// Allows plain HTTP on an address that is not loopback.
+    pub insecure: bool,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// Connections of this replica.
+    pub max_connections: u32,
+}
+
+/// `[enrollment]`: token buckets in front of `POST /v1/enroll`. A source is an IPv4 /24 or an IPv6
+/// /64; behind a load balancer in TLS passthrough all hosts are one source.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Enrollment {
+    /// Requests per second of one source, sustained.
+    pub source_per_second: f64,
+    /// Requests of one source at once.
+    pub source_burst: f64,
+    /// Requests per second of all sources, sustained.
+    pub total_per_second: f64,
+    /// Requests of all sources at once.
+    pub total_burst: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            database_url: None,
+            ca_key_file: "/var/lib/procfleet-server/ca.key".into(),
+            agent_endpoints: Vec::new(),
+            drain_delay_ms: 0,
+            agent_door: AgentDoor::default(),
+            operator_door: OperatorDoor::default(),
+            database: Database::default(),
+            enrollment: Enrollment::default(),
+            ingest: IngestSettings::default(),
+        }
+    }
+}
+
+impl Default for AgentDoor {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 7443)),
+            names: default_names(),
+            max_connections: 4096,
+            max_anonymous_connections: 512,
+        }
+    }
+}
+
+impl Default for OperatorDoor {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7080)),
+            tls_certificate_file: None,
+            tls_key_file: None,
+            insecure: false,
+            max_connections: 256,
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { max_connections: 16 }
+    }
+}
+
+impl Default for Enrollment {
+    fn default() -> Self {
+        Self {
+            source_per_second: 20.0,
+            source_burst: 300.0,
+            total_per_second: 100.0,
+            total_burst: 1000.0,
+        }
+    }
+}
+
+fn default_names() -> Vec<String> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".into(), "::1".into()];
+    if !host.is_empty() && host != "localhost" {
+        names.insert(0, host.to_owned());
+    }
+    names
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file or a variable is not acceptable.
+    #[error("the configuration is not acceptable")]
+    Read(#[source] config::ConfigError),
+    /// Nothing says where the database is.
+    #[error(
+        "no database: set PROCFLEET_DATABASE_URL=postgres://user:password@host/database (or database_url in the configuration file)"
+    )]
+    NoDatabase,
+}
+
+impl Config {
+    /// Reads `file` (none: defaults) and lays `environment` over it.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let keys = [
+            "database_url",
+            "ca_key_file",
+            "agent_endpoints",
+            "drain_delay_ms",
+            "agent_door",
+            "operator_door",
+            "database",
+            "enrollment",
+            "ingest",
+        ];
+        let ours = environment.filter(|(name, _)| {
+            name.strip_prefix(ENV_PREFIX).is_some_and(|key| {
+                let first = key.split("__").next().unwrap_or_default().to_ascii_lowercase();
+                keys.contains(&first.as_str())
+            })
+        });
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+        }
+        let environment = config::Environment::with_prefix("PROCFLEET")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("agent_endpoints")
+            .with_list_parse_key("agent_door.names")
+            .source(Some(ours.collect()));
+        builder
+            .add_source(environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(ConfigError::Read)
+    }
+
+    /// Where the database is, or how to say it.
+    pub fn database_url(&self) -> Result<&DatabaseUrl, ConfigError> {
+        self.database_url.as_ref().ok_or(ConfigError::NoDatabase)
+    }
+
+    /// What tokens and enrolment answers tell agents to connect to: `agent_endpoints`, else the
+    /// first name of the agent door with its port.
+    pub fn endpoints(&self) -> Vec<String> {
+        if !self.agent_endpoints.is_empty() {
+            return self.agent_endpoints.clone();
+        }
+        let port = self.agent_door.listen.port();
+        let name = self.agent_door.names.first().map_or("localhost", String::as_str);
+        let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+        vec![format!("https://{name}:{port}")]
+    }
+}
+
+/// A database URL. Its password is shown by [`DatabaseUrl::expose`] only.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// For the driver.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for DatabaseUrl {
+    fn from(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+/// The URL without its password and its parameters.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.split('?').next().unwrap_or_default();
+        let Some((scheme, rest)) = shown.split_once("://") else { return f.write_str("***") };
+        match rest.rsplit_once('@') {
+            None => write!(f, "{scheme}://{rest}"),
+            Some((user, host)) => match user.split_once(':') {
+                None => write!(f, "{scheme}://{user}@{host}"),
+                Some((user, _)) => write!(f, "{scheme}://{user}:***@{host}"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::load(None, variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn environment_overrides_defaults() {
+        let config = from_environment(&[
+            ("PROCFLEET_DATABASE_URL", "postgres://u:hush@db/x?password=hush"),
+            ("PROCFLEET_AGENT_DOOR__LISTEN", "127.0.0.1:1"),
+            ("PROCFLEET_AGENT_DOOR__NAMES", "a.example,10.0.0.1"),
+            ("PROCFLEET_TOKEN", "pfj1_x"),
+            ("PROCFLEET_TEST_POSTGRESQL_URL", "x"),
+        ])
+        .unwrap();
+        assert_eq!(config.agent_door.names, ["a.example", "10.0.0.1"]);
+        assert_eq!(config.endpoints(), ["https://a.example:1"]);
+        let shown = format!("{config:?}");
+        assert!(shown.contains("postgres://u:***@db/x"), "{shown}");
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error =
+            from_environment(&[("PROCFLEET_AGENT_DOOR__LISEN", "127.0.0.1:1")]).unwrap_err();
+        let ConfigError::Read(source) = error else { panic!("{error}") };
+        assert!(source.to_string().contains("lisen"), "{source}");
+    }
+
+    #[test]
+    fn a_password_with_an_at_sign_is_hidden() {
+        let url = DatabaseUrl::from("postgres://u:p@ss@db/x");
+        assert_eq!(url.to_string(), "postgres://u:***@db/x");
+    }
+}

@@ -1,0 +1,183 @@
+//! The two doors: where connections come in, and everything that protects a handler from them.
+//!
+//! The agent door speaks TLS with our own certificates; the operator door plain HTTP on loopback, or
+//! TLS from files. They are never the same listener, and neither serves a route of the other.
+//!
+//! A connection passes, in this order: the accept limit (beyond it: closed at once, counted, nothing
+//! parsed), the limit on connections without a verified client certificate, the TLS handshake with
+//! its timeout, the header timeout, the request timeout, the body limit of the route. A connection
+//! that never proved a host's identity serves one request and has [`ANONYMOUS_IDLE`] to ask it, so
+//! that strangers can hold few connections, briefly, and never those of the fleet. A verified one is
+//! kept for [`MAX_CONNECTION_AGE`] ± 20 %, so that new replicas behind a TCP balancer get their share.
+//!
+//! HTTP/1.1 only: an agent has one request in flight, and a multiplexed connection would need its
+//! own set of limits.
+
+pub mod connection;
+pub mod layers;
+pub mod limits;
+pub mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::config::OperatorDoor;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::{CONNECTIONS_FAILED, CONNECTIONS_SHED};
+
+/// Time for a TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a whole request head, and between requests, without a verified certificate.
+pub const ANONYMOUS_IDLE: Duration = Duration::from_secs(10);
+/// The same for a verified host: above the 90 s after which common clients drop an idle connection
+/// themselves, so that requests rarely meet a closing one.
+pub const VERIFIED_IDLE: Duration = Duration::from_secs(100);
+/// Time from the end of a request's head to its answer.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Age after which a connection is closed with its next answer, ± 20 %.
+pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
+/// Largest request head, bytes.
+pub const MAX_HEAD_BYTES: usize = 16 << 10;
+/// Pause after a failed `accept` (out of descriptors): the listener's backlog holds the clients.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The peer's address, in every request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// A listener and what it serves.
+pub struct Door {
+    /// `agent` or `operator`: label of metrics and logs.
+    pub name: &'static str,
+    /// Bound already, so that a taken port fails the start.
+    pub listener: TcpListener,
+    /// Who may be connected.
+    pub limits: limits::ConnectionLimits,
+    /// None: plain HTTP.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The routes.
+    pub router: Router,
+}
+
+/// A door that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// The address cannot be bound.
+    #[error(
+        "the {door} door cannot listen on {address}: if another program has the port, stop it or set PROCFLEET_{variable}__LISTEN to another one"
+    )]
+    Bind {
+        /// Which door.
+        door: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// First part of the variable that changes it.
+        variable: &'static str,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Plain HTTP would leave this machine.
+    #[error(
+        "the operator door would send API keys in clear over the network: {0} is not a loopback address. Set operator_door.tls_certificate_file and operator_door.tls_key_file, or, behind a proxy that encrypts, operator_door.insecure = true"
+    )]
+    Insecure(SocketAddr),
+}
+
+/// Binds the listener of a door.
+pub async fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, DoorError> {
+    let variable = if door == "agent" { "AGENT_DOOR" } else { "OPERATOR_DOOR" };
+    TcpListener::bind(address).await.map_err(|source| DoorError::Bind {
+        door,
+        address,
+        variable,
+        source,
+    })
+}
+
+/// Refuses to carry API keys in clear over a network, unless told to.
+pub fn check_operator_door(config: &OperatorDoor) -> Result<(), DoorError> {
+    let tls = config.tls_certificate_file.is_some() || config.tls_key_file.is_some();
+    if tls || config.insecure || config.listen.ip().to_canonical().is_loopback() {
+        Ok(())
+    } else {
+        Err(DoorError::Insecure(config.listen))
+    }
+}
+
+impl Door {
+    /// Accepts until `stop`, then waits for the connections, at most until `kill`.
+    pub async fn run(self, lifecycle: Lifecycle) {
+        let Self { name, listener, limits, tls, router } = self;
+        let connections = TaskTracker::new();
+        let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = lifecycle.stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    metrics::counter!(CONNECTIONS_FAILED, "door" => name, "reason" => "accept")
+                        .increment(1);
+                    tracing::warn!(door = name, %error, "cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            match limits.admit() {
+                Ok(admission) => {
+                    let connection = connection::Connection {
+                        door: name,
+                        peer,
+                        acceptor: acceptor.clone(),
+                        router: router.clone(),
+                        lifecycle: lifecycle.clone(),
+                        admission,
+                    };
+                    connections.spawn(connection.run(stream));
+                }
+                Err(place) => {
+                    metrics::counter!(CONNECTIONS_SHED, "door" => name, "place" => place)
+                        .increment(1);
+                    drop(stream);
+                }
+            }
+        }
+        drop(listener);
+        connections.close();
+        tokio::select! {
+            () = connections.wait() => {}
+            () = lifecycle.kill.cancelled() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        let mut config = OperatorDoor::default();
+        check_operator_door(&config).unwrap();
+        for address in ["[::1]:1", "127.0.0.2:1", "[::ffff:127.0.0.1]:1"] {
+            config.listen = address.parse().unwrap();
+            check_operator_door(&config).unwrap();
+        }
+        for address in ["0.0.0.0:7080", "[::]:7080", "192.0.2.1:7080"] {
+            config.listen = address.parse().unwrap();
+            let error = check_operator_door(&config).unwrap_err().to_string();
+            assert!(error.contains("insecure = true") && error.contains(address), "{error}");
+        }
+        config.insecure = true;
+        check_operator_door(&config).unwrap();
+    }
+}

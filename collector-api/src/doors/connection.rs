@@ -1,0 +1,134 @@
+//! One connection, from the handshake to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use super::limits::Admission;
+use super::{
+    ANONYMOUS_IDLE, HANDSHAKE_TIMEOUT, MAX_CONNECTION_AGE, MAX_HEAD_BYTES, PeerAddress,
+    VERIFIED_IDLE,
+};
+use crate::auth::agent::PeerCertificate;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::CONNECTIONS_FAILED;
+
+/// An accepted connection and what it needs.
+pub struct Connection {
+    pub(super) door: &'static str,
+    pub(super) peer: SocketAddr,
+    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) router: Router,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) admission: Admission,
+}
+
+impl Connection {
+    /// Serves the connection until the peer, a limit or the lifecycle ends it.
+    pub(super) async fn run(mut self, stream: TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(peer = %self.peer, %error, "cannot set TCP_NODELAY");
+        }
+        let Some(acceptor) = self.acceptor.take() else {
+            // Plain HTTP has no client certificates: the limit on strangers is the door's own.
+            self.admission.verified();
+            return self.serve(stream, None, true).await;
+        };
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+        let stopped = self.lifecycle.stop.clone();
+        let tls = tokio::select! {
+            handshake = handshake => match handshake {
+                Ok(Ok(tls)) => tls,
+                Ok(Err(error)) => return self.failed("handshake", &error.to_string()),
+                Err(_) => return self.failed("handshake_timeout", "too slow"),
+            },
+            () = stopped.cancelled() => return,
+        };
+        let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = match certificate.map(|der| PeerCertificate::parse(der)).transpose() {
+            Ok(certificate) => certificate,
+            Err(error) => return self.failed("certificate", &error.to_string()),
+        };
+        let verified = certificate.is_some() || self.door != "agent";
+        if verified {
+            self.admission.verified();
+        }
+        self.serve(tls, certificate.map(Arc::new), verified).await;
+    }
+
+    fn failed(&self, reason: &'static str, error: &str) {
+        metrics::counter!(CONNECTIONS_FAILED, "door" => self.door, "reason" => reason).increment(1);
+        tracing::debug!(door = self.door, peer = %self.peer, reason, error, "connection failed");
+    }
+
+    async fn serve<S>(self, stream: S, certificate: Option<Arc<PeerCertificate>>, keep_alive: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let end_of_age = Instant::now() + jittered(MAX_CONNECTION_AGE);
+        let (router, peer, stop) =
+            (self.router.clone(), PeerAddress(self.peer), self.lifecycle.stop.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(Arc::clone(certificate));
+            }
+            let answer = router.clone().oneshot(request);
+            let stop = stop.clone();
+            async move {
+                let mut response = answer.await?;
+                if !keep_alive || stop.is_cancelled() || Instant::now() >= end_of_age {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(if keep_alive { VERIFIED_IDLE } else { ANONYMOUS_IDLE })
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.lifecycle.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.lifecycle.kill.cancelled() => return self.failed("killed", "stopping"),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            let reason = if error.is_parse() {
+                "parse"
+            } else if error.is_timeout() {
+                "timeout"
+            } else {
+                "closed"
+            };
+            self.failed(reason, &error.to_string());
+        }
+    }
+}
+
+/// ± 20 %.
+fn jittered(duration: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    duration.mul_f64(0.8 + 0.4 * f64::from(random) / f64::from(u32::MAX))
+}

@@ -1,0 +1,278 @@
+//! `POST /v1/enroll`: a host with a token and a key of its own gets its identity.
+//!
+//! The order is the protection. Token buckets come first, before the body is read: per source, and
+//! for all. Then the token's secret, compared in constant time; until it matched, every refusal is
+//! the same 401 `token_invalid`, so that nobody learns which tokens exist. Only then is the body
+//! read. Of the CSR nothing but the public key is taken, once it is shown that the host holds the
+//! private one. Host, certificate and the use of the token are stored in one transaction.
+//!
+//! The request is idempotent on the CSR's key: a host that lost the answer asks again and gets the
+//! same host id and certificate, without a second use of the token, even if the token has since
+//! expired or is used up.
+
+pub mod csr;
+pub mod rate;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use shared_model::limits::{MAX_ENROLL_BODY_BYTES, MAX_TEXT_BYTES};
+use shared_model::{
+    EnrollRequest, EnrollResponse, FieldError, HostFacts, PROTOCOL_VERSION, ProblemCode,
+};
+use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::auth::secret;
+use crate::authority::Authorities;
+use crate::authority::issue::HOST_LIFE;
+use crate::config::Config;
+use crate::doors::PeerAddress;
+use crate::error::{ApiError, ApiResult};
+use crate::extract::Json;
+use crate::metrics::ENROLLMENTS;
+use crate::store::Store;
+use crate::store::enrollment::{Enrollment, NewHost};
+use rate::EnrollmentRates;
+
+/// Longest secret looked at, bytes of text.
+const MAX_SECRET_BYTES: usize = 128;
+
+/// What the route needs, cheap to clone.
+#[derive(Clone)]
+pub struct EnrollState {
+    store: Store,
+    authorities: Arc<Authorities>,
+    rates: Arc<EnrollmentRates>,
+    endpoints: Arc<Vec<String>>,
+}
+
+impl EnrollState {
+    /// State of one replica.
+    pub fn new(store: Store, authorities: Arc<Authorities>, config: &Config) -> Self {
+        Self {
+            store,
+            authorities,
+            rates: Arc::new(EnrollmentRates::new(&config.enrollment)),
+            endpoints: Arc::new(config.endpoints()),
+        }
+    }
+}
+
+crate::problems! {
+    EnrollProblems = Malformed, Truncated, InvalidUtf8, TokenInvalid, CertificateRevoked,
+        TokenExpired, TokenExhausted, TokenRevoked, KeyAlreadyRegistered, HostDecommissioned,
+        BodyTooLarge, UnsupportedMediaType, BadCsr, InvalidField, UnsupportedVersion,
+        TooManyRequests, Internal, DatabaseUnavailable;
+}
+
+/// The route, for the agent door.
+pub fn routes(state: EnrollState) -> OpenApiRouter {
+    OpenApiRouter::default()
+        .routes(routes!(enroll_host))
+        .layer(DefaultBodyLimit::max(MAX_ENROLL_BODY_BYTES))
+        .with_state(state)
+}
+
+/// Gives a host its identity: a host id and the client certificate for its key.
+///
+/// The same key again, with the same token, gets the same answer with status 200.
+#[utoipa::path(post, path = "/v1/enroll", tag = "agents", security(("enrollment_token" = [])),
+    request_body(content = ref("#/components/schemas/EnrollRequest"), content_type = "application/json"),
+    responses(
+        (status = 201, description = "The host is enrolled", body = ref("#/components/schemas/EnrollResponse")),
+        (status = 200, description = "The host was enrolled before with this key", body = ref("#/components/schemas/EnrollResponse")),
+        EnrollProblems))]
+async fn enroll_host(
+    State(state): State<EnrollState>,
+    Extension(peer): Extension<PeerAddress>,
+    request: Request<Body>,
+) -> Response {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the edge of the protocol: read once per request"
+    )]
+    let now = OffsetDateTime::now_utc();
+    let outcome = enroll(&state, peer.0.ip(), request, now).await;
+    let label = match &outcome {
+        Ok((StatusCode::CREATED, _)) => "enrolled".to_owned(),
+        Ok(_) => "repeated".to_owned(),
+        Err(error) => error.problem.code.as_str(),
+    };
+    metrics::counter!(ENROLLMENTS, "outcome" => label).increment(1);
+    match outcome {
+        Ok((status, answer)) => (status, axum::Json(answer)).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn enroll(
+    state: &EnrollState,
+    source: IpAddr,
+    request: Request<Body>,
+    now: OffsetDateTime,
+) -> ApiResult<(StatusCode, EnrollResponse)> {
+    state.rates.take(source, Instant::now()).map_err(|wait| {
+        ApiError::new(ProblemCode::TooManyRequests, "Too many hosts enrol at once: retry later.")
+            .retry_after(wait)
+            .closing()
+    })?;
+    let token_id = check_token(&state.store, request.headers()).await?;
+    let Json(body) = Json::<EnrollRequest>::from_request(request, &()).await?;
+    if body.version != PROTOCOL_VERSION {
+        return Err(ApiError::new(
+            ProblemCode::UnsupportedVersion,
+            format!(
+                "The agent speaks version {} of the protocol, this server {PROTOCOL_VERSION}.",
+                body.version
+            ),
+        ));
+    }
+    check_facts(&body.facts)?;
+    let key = csr::public_key(&body.csr_pem)
+        .map_err(|error| ApiError::new(ProblemCode::BadCsr, format!("{error}.")))?;
+    store_host(state, token_id, &key, &body.facts, now).await
+}
+
+/// The id of the token whose secret the request shows.
+async fn check_token(store: &Store, headers: &HeaderMap) -> ApiResult<Uuid> {
+    let invalid = || {
+        ApiError::new(
+            ProblemCode::TokenInvalid,
+            "There is no enrolment token with this id and secret.",
+        )
+        .closing()
+    };
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(only), None) = (all.next(), all.next()) else { return Err(invalid()) };
+    let credentials = only.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+    let (id, shown) = credentials
+        .and_then(|credentials| credentials.split_once('.'))
+        .filter(|(_, shown)| shown.len() <= MAX_SECRET_BYTES)
+        .ok_or_else(invalid)?;
+    let id = Uuid::try_parse(id).map_err(|_| invalid())?;
+    let stored = store.enrollment_token_digest(id).await?;
+    if secret::matches(shown, stored.as_deref()) { Ok(id) } else { Err(invalid()) }
+}
+
+async fn store_host(
+    state: &EnrollState,
+    token_id: Uuid,
+    key: &csr::HostKey,
+    facts: &HostFacts,
+    now: OffsetDateTime,
+) -> ApiResult<(StatusCode, EnrollResponse)> {
+    let host_id = Uuid::now_v7();
+    let certificate =
+        state.authorities.client.issue_host(host_id, &key.public_key, now).map_err(|error| {
+            ApiError::new(ProblemCode::Internal, "The server could not sign; nothing was changed.")
+                .caused_by(error)
+        })?;
+    let host = NewHost {
+        host_id,
+        token_id,
+        facts,
+        serial: &certificate.serial,
+        spki_sha256: key.spki_sha256,
+        chain_pem: &certificate.chain_pem,
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+    };
+    let (status, host_id, chain_pem, not_after) = match state.store.enroll(&host).await? {
+        Enrollment::Enrolled => {
+            tracing::info!(host.id = %host_id, host.name = facts.host_name, token.id = %token_id, "host enrolled");
+            (StatusCode::CREATED, host_id, certificate.chain_pem, certificate.not_after)
+        }
+        Enrollment::Repeated { host_id, chain_pem, not_after } => {
+            (StatusCode::OK, host_id, chain_pem, not_after)
+        }
+        refused => return Err(refusal(&refused)),
+    };
+    let answer = EnrollResponse {
+        host_id,
+        certificate_chain_pem: chain_pem,
+        ca_bundle_pem: state.authorities.server.certificate_pem.clone(),
+        not_after,
+        renew_after: renew_after(not_after, getrandom::u32().unwrap_or(0)),
+        server_time: now,
+        endpoints: state.endpoints.to_vec(),
+    };
+    Ok((status, answer))
+}
+
+fn refusal(refused: &Enrollment) -> ApiError {
+    let (code, detail) = match refused {
+        Enrollment::Enrolled | Enrollment::Repeated { .. } => {
+            (ProblemCode::Internal, "The server failed; nothing was changed.")
+        }
+        Enrollment::KeyAlreadyRegistered => (
+            ProblemCode::KeyAlreadyRegistered,
+            "The key was registered through another token: delete the agent's identity directory and enrol again.",
+        ),
+        Enrollment::Decommissioned => {
+            (ProblemCode::HostDecommissioned, "An operator decommissioned the host with this key.")
+        }
+        Enrollment::CertificateRevoked => (
+            ProblemCode::CertificateRevoked,
+            "The certificate for this key was revoked: delete the agent's identity directory and enrol again.",
+        ),
+        Enrollment::TokenRevoked => {
+            (ProblemCode::TokenRevoked, "An operator revoked this token: ask for another one.")
+        }
+        Enrollment::TokenExpired => {
+            (ProblemCode::TokenExpired, "The token has expired: ask for another one.")
+        }
+        Enrollment::TokenExhausted => (
+            ProblemCode::TokenExhausted,
+            "As many hosts as the token allows have enrolled: ask for another one.",
+        ),
+    };
+    ApiError::new(code, detail)
+}
+
+/// Two thirds of the life, minus up to a twentieth, so that hosts enrolled together renew apart.
+fn renew_after(not_after: OffsetDateTime, random: u32) -> OffsetDateTime {
+    let spread = Duration::seconds_f64(
+        HOST_LIFE.as_seconds_f64() / 20.0 * f64::from(random) / f64::from(u32::MAX),
+    );
+    not_after - HOST_LIFE / 3 - spread
+}
+
+/// PostgreSQL's `text` holds everything but NUL.
+fn check_facts(facts: &HostFacts) -> ApiResult<()> {
+    let required = [
+        ("host_name", Some(&facts.host_name)),
+        ("kernel_release", Some(&facts.kernel_release)),
+        ("host_arch", Some(&facts.host_arch)),
+        ("agent_version", Some(&facts.agent_version)),
+    ];
+    let optional = [
+        ("machine_id_hash", facts.machine_id_hash.as_ref()),
+        ("os_description", facts.os_description.as_ref()),
+    ];
+    let errors: Vec<FieldError> = required
+        .into_iter()
+        .chain(optional)
+        .filter_map(|(name, value)| {
+            let value = value?;
+            let bad = value.is_empty() || value.len() > MAX_TEXT_BYTES || value.contains('\0');
+            bad.then(|| FieldError {
+                field: format!("facts.{name}"),
+                detail: format!("must have 1 to {MAX_TEXT_BYTES} bytes, none of them NUL"),
+            })
+        })
+        .collect();
+    let Some(first) = errors.first() else { return Ok(()) };
+    let detail = format!("{} {}.", first.field, first.detail);
+    let mut error = ApiError::new(ProblemCode::InvalidField, detail);
+    error.problem.errors = errors;
+    Err(error)
+}

@@ -1,0 +1,53 @@
+//! Every metric of the server, named once, and the exporter behind `/metrics`.
+//!
+//! Names follow Prometheus: base units, `_total` for counters. No host, pid or command line is ever
+//! a label.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// Connections closed because a limit was reached; `place` names the limit.
+pub const CONNECTIONS_SHED: &str = "procfleet_server_connections_shed_total";
+/// Open connections; `door` is `agent` or `operator`.
+pub const CONNECTIONS: &str = "procfleet_server_connections";
+/// Connections that ended before a request; `door`, `reason`.
+pub const CONNECTIONS_FAILED: &str = "procfleet_server_connections_failed_total";
+/// Requests; `door`, `route` (the pattern), `status`.
+pub const REQUESTS: &str = "procfleet_server_requests_total";
+/// Time of a request; `door`, `route`.
+pub const REQUEST_SECONDS: &str = "procfleet_server_request_duration_seconds";
+/// Handlers that panicked; `door`.
+pub const PANICS: &str = "procfleet_server_panics_total";
+/// Enrolments; `outcome` is `enrolled`, `repeated` or a problem code.
+pub const ENROLLMENTS: &str = "procfleet_server_enrollments_total";
+/// Requests of agents refused for their certificate; `code`.
+pub const AGENTS_REFUSED: &str = "procfleet_server_agents_refused_total";
+
+/// Buckets of every `_seconds` histogram.
+const SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Installs the process-wide recorder. The handle renders `/metrics`; its upkeep must be run now
+/// and then. A second call in one process (tests) gets a recorder that nobody feeds.
+pub fn install() -> PrometheusHandle {
+    let builder = PrometheusBuilder::new();
+    #[expect(clippy::expect_used, reason = "it refuses empty lists only")]
+    let recorder = builder.set_buckets(&SECONDS).expect("not empty").build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::debug!("metrics are installed already");
+    }
+    describe();
+    handle
+}
+
+fn describe() {
+    describe_counter!(CONNECTIONS_SHED, "Connections closed because a limit was reached");
+    describe_gauge!(CONNECTIONS, "Open connections");
+    describe_counter!(CONNECTIONS_FAILED, "Connections that ended before a request");
+    describe_counter!(REQUESTS, "Requests answered");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time to answer a request");
+    describe_counter!(PANICS, "Handlers that panicked");
+    describe_counter!(ENROLLMENTS, "Requests to enrol");
+    describe_counter!(AGENTS_REFUSED, "Requests of agents refused for their certificate");
+}

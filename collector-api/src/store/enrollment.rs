@@ -1,0 +1,284 @@
+//! Enrolment tokens and the hosts they let in.
+
+use std::time::Duration;
+
+use shared_model::HostFacts;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::store::{Store, StoreError};
+
+/// SQLSTATE of a unique violation.
+const UNIQUE_VIOLATION: &str = "23505";
+
+/// An enrolment token as operators see it: without its secret.
+#[derive(Clone, Debug)]
+pub struct EnrollmentTokenRow {
+    /// In the paste.
+    pub token_id: Uuid,
+    /// For people.
+    pub name: String,
+    /// Database clock.
+    pub created_at: OffsetDateTime,
+    /// Database clock.
+    pub expires_at: OffsetDateTime,
+    /// When an operator revoked it.
+    pub revoked_at: Option<OffsetDateTime>,
+    /// None: as many as wanted.
+    pub max_uses: Option<i32>,
+    /// Hosts enrolled.
+    pub uses: i32,
+}
+
+/// A host about to be enrolled. Its certificate is signed already; it counts once it is stored.
+pub struct NewHost<'a> {
+    /// Minted by this server.
+    pub host_id: Uuid,
+    /// Whose secret matched.
+    pub token_id: Uuid,
+    /// What the host says of itself, validated.
+    pub facts: &'a HostFacts,
+    /// Hex.
+    pub serial: &'a str,
+    /// Of the CSR's key: what makes the request idempotent.
+    pub spki_sha256: [u8; 32],
+    /// Leaf first.
+    pub chain_pem: &'a str,
+    /// Of the leaf.
+    pub not_before: OffsetDateTime,
+    /// Of the leaf.
+    pub not_after: OffsetDateTime,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub enum Enrollment {
+    /// The host is new.
+    Enrolled,
+    /// The same key and token enrolled before: what was answered then. No use was consumed.
+    Repeated {
+        /// The host.
+        host_id: Uuid,
+        /// Leaf first.
+        chain_pem: String,
+        /// Of the leaf.
+        not_after: OffsetDateTime,
+    },
+    /// The key is registered through another token.
+    KeyAlreadyRegistered,
+    /// The key is that of a host which was decommissioned.
+    Decommissioned,
+    /// The key's certificate was revoked.
+    CertificateRevoked,
+    /// The token was revoked.
+    TokenRevoked,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token's uses are used up.
+    TokenExhausted,
+}
+
+impl Store {
+    /// The digest of a token's secret.
+    pub async fn enrollment_token_digest(&self, id: Uuid) -> Result<Option<Vec<u8>>, StoreError> {
+        sqlx::query_scalar!(
+            "-- Store::enrollment_token_digest
+            select secret_sha256 from enrollment_tokens where token_id = $1",
+            id
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::of("enrollment_token_digest"))
+    }
+
+    /// Stores a host, its certificate and its use of the token, all or nothing.
+    ///
+    /// The guarded update makes `max_uses` hold across replicas: concurrent ones wait for the row and
+    /// look at `uses` again. Two requests with one key at once: the second meets the unique key of
+    /// `spki_sha256`, and finds the first one's host when it looks again.
+    pub async fn enroll(&self, host: &NewHost<'_>) -> Result<Enrollment, StoreError> {
+        match self.try_enroll(host).await {
+            Err(error) if is_unique_violation(&error) => self.try_enroll(host).await,
+            outcome => outcome,
+        }
+        .map_err(StoreError::of("enroll"))
+    }
+
+    async fn try_enroll(&self, host: &NewHost<'_>) -> Result<Enrollment, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if let Some(before) = enrolled_before(&mut transaction, host).await? {
+            return Ok(before);
+        }
+        let used = sqlx::query!(
+            "-- Store::enroll
+            update enrollment_tokens set uses = uses + 1
+            where token_id = $1 and revoked_at is null and expires_at > now()
+                and (max_uses is null or uses < max_uses)",
+            host.token_id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if used.rows_affected() == 0 {
+            // The last use may have gone to this very key, while the update waited for the row.
+            return match enrolled_before(&mut transaction, host).await? {
+                Some(before) => Ok(before),
+                None => why_refused(&mut transaction, host.token_id).await,
+            };
+        }
+        insert_host(&mut transaction, host).await?;
+        transaction.commit().await?;
+        Ok(Enrollment::Enrolled)
+    }
+
+    /// Stores a new token.
+    pub async fn insert_enrollment_token(
+        &self,
+        id: Uuid,
+        name: &str,
+        secret_sha256: &[u8; 32],
+        ttl: Duration,
+        max_uses: Option<i32>,
+    ) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- Store::insert_enrollment_token
+            insert into enrollment_tokens (token_id, name, secret_sha256, expires_at, max_uses)
+            values ($1, $2, $3, now() + make_interval(secs => $4), $5)",
+            id,
+            name,
+            &secret_sha256[..],
+            ttl.as_secs_f64(),
+            max_uses,
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::of("insert_enrollment_token"))?;
+        Ok(())
+    }
+
+    /// Every token, newest first, at most `limit`.
+    pub async fn enrollment_tokens(
+        &self,
+        limit: i64,
+    ) -> Result<Vec<EnrollmentTokenRow>, StoreError> {
+        sqlx::query_as!(
+            EnrollmentTokenRow,
+            "-- Store::enrollment_tokens
+            select token_id, name, created_at, expires_at, revoked_at, max_uses, uses
+            from enrollment_tokens order by created_at desc, token_id desc limit $1",
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::of("enrollment_tokens"))
+    }
+
+    /// Lets nobody else in by this token; hosts that are in stay. False: there is no such token.
+    pub async fn revoke_enrollment_token(&self, id: Uuid) -> Result<bool, StoreError> {
+        let revoked = sqlx::query!(
+            "-- Store::revoke_enrollment_token
+            update enrollment_tokens set revoked_at = coalesce(revoked_at, now())
+            where token_id = $1",
+            id
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::of("revoke_enrollment_token"))?;
+        Ok(revoked.rows_affected() > 0)
+    }
+}
+
+/// What became of the key before, if anything did.
+async fn enrolled_before(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    host: &NewHost<'_>,
+) -> Result<Option<Enrollment>, sqlx::Error> {
+    let known = sqlx::query!(
+        "-- Store::enroll
+        select h.host_id, h.lifecycle, h.enrollment_token_id, c.status, c.chain_pem, c.not_after
+        from host_certificates c join hosts h using (host_id) where c.spki_sha256 = $1",
+        &host.spki_sha256[..]
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(known.map(|known| {
+        if known.enrollment_token_id != host.token_id {
+            Enrollment::KeyAlreadyRegistered
+        } else if known.lifecycle != "active" {
+            Enrollment::Decommissioned
+        } else if known.status != "active" {
+            Enrollment::CertificateRevoked
+        } else {
+            Enrollment::Repeated {
+                host_id: known.host_id,
+                chain_pem: known.chain_pem,
+                not_after: known.not_after,
+            }
+        }
+    }))
+}
+
+async fn why_refused(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    token_id: Uuid,
+) -> Result<Enrollment, sqlx::Error> {
+    let token = sqlx::query!(
+        r#"-- Store::enroll
+        select revoked_at is not null as "revoked!", expires_at <= now() as "expired!"
+        from enrollment_tokens where token_id = $1"#,
+        token_id
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(match (token.revoked, token.expired) {
+        (true, _) => Enrollment::TokenRevoked,
+        (_, true) => Enrollment::TokenExpired,
+        _ => Enrollment::TokenExhausted,
+    })
+}
+
+async fn insert_host(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    host: &NewHost<'_>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "-- Store::enroll
+        insert into hosts (host_id, host_name, machine_id_hash, os_description, kernel_release,
+            host_arch, agent_version, enrollment_token_id)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        host.host_id,
+        host.facts.host_name,
+        host.facts.machine_id_hash,
+        host.facts.os_description,
+        host.facts.kernel_release,
+        host.facts.host_arch,
+        host.facts.agent_version,
+        host.token_id,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "-- Store::enroll
+        insert into host_certificates (serial, host_id, spki_sha256, chain_pem, not_before, not_after)
+        values ($1, $2, $3, $4, $5, $6)",
+        host.serial,
+        host.host_id,
+        &host.spki_sha256[..],
+        host.chain_pem,
+        host.not_before,
+        host.not_after,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "-- Store::enroll
+        insert into heartbeats (host_id) values ($1)",
+        host.host_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+fn is_unique_violation(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(UNIQUE_VIOLATION))
+}
