@@ -1,15 +1,41 @@
 //! What agents send: `POST /v1/reports` and `GET /v1/cursor`.
+//!
+//! A request's way: headers checked and a place taken ([`admission`]), body read within its cap
+//! ([`body`]), inflated, decoded, validated and encoded for COPY off the async threads ([`decode`]),
+//! then handed to the [`ReportWriter`], which answers after the commit. Whose records they are is
+//! told by the client certificate and by nothing else.
 
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use shared_model::{ProblemCode, ReportsAnswer};
+use tokio::sync::Semaphore;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
 
+use crate::auth::AgentIdentity;
+use crate::error::{ApiError, ApiResult};
 use crate::store::Store;
+use crate::store::records::RecordBatch;
+use crate::store::reports::Outcome;
 
+mod admission;
+mod body;
+mod decode;
+mod group;
 pub mod writer;
 
+use admission::{Admission, Admitted};
 pub use writer::ReportWriter;
 
 /// Limits of one replica's ingest.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestSettings {
     /// Decoded bytes of all requests in progress. Beyond: 503 `overloaded`.
@@ -29,17 +55,156 @@ impl Default for IngestSettings {
 pub struct IngestState {
     writer: ReportWriter,
     store: Store,
+    admission: Admission,
+    /// Decoding at the same time: as many as there are CPUs.
+    decoders: Arc<Semaphore>,
 }
 
 impl IngestState {
     /// State around a started writer.
-    pub fn new(store: Store, writer: ReportWriter, _settings: &IngestSettings) -> Self {
-        Self { writer, store }
+    pub fn new(store: Store, writer: ReportWriter, settings: &IngestSettings) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let admission = Admission::new(settings.memory_bytes);
+        Self { writer, store, admission, decoders: Arc::new(Semaphore::new(cpus)) }
     }
 }
 
 /// `POST /v1/reports` and `GET /v1/cursor`, for the agent door.
 pub fn routes(state: IngestState) -> OpenApiRouter {
-    let _ = (&state.writer, &state.store);
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(post_reports)).routes(routes!(get_cursor)).with_state(state)
+}
+
+crate::problems! {
+    ReportsProblems = Malformed, Truncated, InvalidUtf8, TooDeep, NotConsecutive, NoClientCertificate,
+        HostUnknown, CertificateRevoked, IdentityMismatch, SequenceGap, StreamConflict, HostDecommissioned,
+        BodyTooLarge, InflatedTooLarge, TooManyRecords, UnsupportedMediaType, InvalidReport,
+        TimestampInFuture, TimestampTooOld, UnsupportedVersion, TooManyRequests, Internal, Overloaded,
+        DatabaseUnavailable, ShuttingDown;
+    CursorProblems = BadParameter, NoClientCertificate, HostUnknown, CertificateRevoked,
+        HostDecommissioned, Internal, DatabaseUnavailable;
+}
+
+/// Stores consecutive records of one stream, each exactly once, and answers after the commit.
+///
+/// The body is the concatenation of the records' zstd frames, one line of JSON each. Repeating a
+/// request is always safe. Records that can never be stored are recorded as rejects and passed
+/// over: 422 when nothing else of the request was new, else they are listed in the answer.
+#[utoipa::path(post, path = "/v1/reports", tag = "agents", security(("agent_certificate" = [])),
+    request_body(content = String, content_type = "application/x-ndjson", description = "Records, one JSON document per line; `content-encoding: zstd`"),
+    responses((status = 200, description = "Where the stream stands, committed", body = ref("#/components/schemas/ReportsAnswer")), ReportsProblems))]
+async fn post_reports(
+    State(state): State<IngestState>,
+    identity: AgentIdentity,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Json<ReportsAnswer>> {
+    let announced = body::check_headers(&headers)?;
+    state.writer.check_available()?;
+    let admitted = state.admission.enter(identity.host_id, announced.reserve)?;
+    let bytes = body::read(body).await?;
+    let (batch, admitted) =
+        state.decode(bytes, announced.encoding, identity.host_id, admitted).await?;
+    let stream_id = batch.stream_id;
+    let outcome = state.writer.write_admitted(batch, Some(admitted)).await?;
+    answer(stream_id, outcome).map(Json)
+}
+
+impl IngestState {
+    async fn decode(
+        &self,
+        body: bytes::Bytes,
+        encoding: body::Encoding,
+        host_id: Uuid,
+        mut admitted: Admitted,
+    ) -> ApiResult<(RecordBatch, Admitted)> {
+        let internal =
+            || ApiError::new(ProblemCode::Internal, "The server failed; nothing was stored.");
+        let turn = Arc::clone(&self.decoders)
+            .acquire_owned()
+            .await
+            .map_err(|error| internal().caused_by(error))?;
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let text = body::inflate(body, encoding, &mut admitted)?;
+            Ok((decode::decode(&text, host_id)?, admitted))
+        })
+        .await
+        .map_err(|error| internal().caused_by(error))?
+    }
+}
+
+/// What the agent is told of a committed outcome.
+fn answer(stream_id: Uuid, outcome: Outcome) -> ApiResult<ReportsAnswer> {
+    let conflict = |code, acknowledged, detail: String| {
+        let mut error = ApiError::new(code, detail);
+        error.problem.acknowledged_sequence = Some(acknowledged);
+        error
+    };
+    match outcome {
+        Outcome::Moved(moved) if moved.accepted == 0 && !moved.rejected.is_empty() => {
+            let first = &moved.rejected[0];
+            let detail = format!(
+                "Record {} will never be stored and was passed over: {}.",
+                first.sequence, first.detail
+            );
+            let mut error = conflict(first.code, moved.acknowledged_sequence, detail);
+            error.problem.errors.clone_from(&first.errors);
+            error.problem.rejected = moved.rejected;
+            Err(error)
+        }
+        Outcome::Moved(moved) => Ok(ReportsAnswer {
+            stream_id,
+            acknowledged_sequence: moved.acknowledged_sequence,
+            accepted: moved.accepted,
+            duplicates: moved.duplicates,
+            rejected: moved.rejected,
+            server_time: moved.server_time,
+        }),
+        Outcome::Gap(last) => Err(conflict(
+            ProblemCode::SequenceGap,
+            last,
+            format!(
+                "The stream stands at {last}: go on with {}, or declare a gap from there.",
+                last.saturating_add(1)
+            ),
+        )),
+        Outcome::Fork(last) => Err(conflict(
+            ProblemCode::StreamConflict,
+            last,
+            format!(
+                "Another record is stored under sequence {last} of this stream: begin a new stream."
+            ),
+        )),
+    }
+}
+
+/// Which stream.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct CursorQuery {
+    /// The stream asked about.
+    stream_id: Uuid,
+}
+
+/// Where a stream stands. `acknowledged_sequence` 0: the server does not know the stream.
+#[utoipa::path(get, path = "/v1/cursor", tag = "agents", security(("agent_certificate" = [])), params(CursorQuery),
+    responses((status = 200, description = "Where the stream stands, committed", body = ref("#/components/schemas/ReportsAnswer")), CursorProblems))]
+async fn get_cursor(
+    State(state): State<IngestState>,
+    identity: AgentIdentity,
+    query: Result<Query<CursorQuery>, axum::extract::rejection::QueryRejection>,
+) -> ApiResult<Json<ReportsAnswer>> {
+    let Query(CursorQuery { stream_id }) = query.map_err(|error| {
+        ApiError::new(ProblemCode::BadParameter, "stream_id must be a UUID.").caused_by(error)
+    })?;
+    let (acknowledged_sequence, server_time) =
+        state.store.find_cursor(identity.host_id, stream_id).await?;
+    Ok(Json(ReportsAnswer {
+        stream_id,
+        acknowledged_sequence,
+        accepted: 0,
+        duplicates: 0,
+        rejected: Vec::new(),
+        server_time,
+    }))
 }

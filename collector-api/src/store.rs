@@ -3,12 +3,21 @@
 pub mod api_keys;
 pub mod authorities;
 pub mod certificates;
+pub mod copy;
+pub mod cursors;
+pub mod dialect;
+pub mod dictionaries;
 pub mod enrollment;
+pub mod failure;
 pub mod hosts;
 pub mod ids;
+pub mod maintenance;
 pub mod migrate;
 pub mod processes;
+pub mod records;
+pub mod reports;
 pub mod samples;
+pub mod series;
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -1,26 +1,281 @@
 //! Group commit: requests wait here until the transaction that stores them is committed.
+//!
+//! One bounded queue, a few writer tasks, each with a database connection of its own. A task gathers
+//! requests for a moment ([`GATHER`]) or until the group is large, stores the group in one transaction, and only
+//! then answers each request. While one task waits for the database the other gathers, so groups
+//! grow by themselves when the database is slow.
+//!
+//! A request never fails because of another one. When the database refuses a row, the group is split
+//! in two until the record at fault is alone; that record becomes a reject, the others are stored.
+//! Errors that pass are tried again. Everything else is answered "retry later", never discarded:
+//! the agent still has the reports, and the cursors make its repeat harmless, even if the connection
+//! broke during `COMMIT` and nobody knows whether it happened.
+//!
+//! When no writer has a connection, requests are refused at once, from memory. A handler that gives
+//! up (its client went away) leaves its request in the queue: it is stored all the same, and its
+//! share of the memory budget is freed then. Deliberately absent: a queue on disk. The agents' spools
+//! are that queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use shared_model::ProblemCode;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::IngestSettings;
+use super::admission::Admitted;
+use super::group::{Group, Reply};
+use crate::error::{ApiError, ApiResult};
 use crate::store::Store;
+use crate::store::records::RecordBatch;
+use crate::store::reports::{Outcome, ReportConnection};
+
+/// Longest a group is gathered.
+const GATHER: Duration = Duration::from_millis(25);
+/// Rows from which a group is written at once.
+const GATHER_ROWS: usize = 5000;
+/// Bytes of JSON from which a group is written at once.
+const GATHER_BYTES: usize = 4 << 20;
+/// Requests waiting for a writer. Beyond: 503 `overloaded`.
+const QUEUE_REQUESTS: usize = 1024;
+/// Longest a request waits for its commit before it is told to repeat itself.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest a group may take before its connection is given up: the database hangs.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// First and longest pause between attempts to connect.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(3)];
+/// When an agent should come back after the database was gone.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A request on its way through the queue.
+pub(super) struct Job {
+    pub(super) batch: RecordBatch,
+    pub(super) reply: oneshot::Sender<Reply>,
+    /// Held until the request is answered.
+    _admitted: Option<Admitted>,
+    rows: usize,
+    bytes: usize,
+}
 
 /// Handle to the writer tasks, cheap to clone.
 #[derive(Clone, Debug)]
-pub struct ReportWriter {}
+pub struct ReportWriter {
+    queue: mpsc::Sender<Job>,
+    connected: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
 
 impl ReportWriter {
     /// The handle, and one future per writer task for the app to spawn. After `stop` the tasks write
     /// what is queued and end; so cancel it when the agent door no longer takes requests.
     pub fn new(
-        _store: &Store,
+        store: &Store,
         settings: &IngestSettings,
         stop: &CancellationToken,
     ) -> (Self, Vec<BoxFuture<'static, ()>>) {
-        let tasks = (0..settings.writers)
-            .map(|_| -> BoxFuture<'static, ()> { Box::pin(stop.clone().cancelled_owned()) })
+        let (queue, receiver) = mpsc::channel(QUEUE_REQUESTS);
+        let connected = Arc::new(AtomicUsize::new(0));
+        let receiver = Arc::new(Mutex::new(receiver));
+        let tasks = (0..settings.writers.max(1))
+            .map(|_| -> BoxFuture<'static, ()> {
+                let task = WriterTask {
+                    store: store.clone(),
+                    queue: Arc::clone(&receiver),
+                    connected: Arc::clone(&connected),
+                    stop: stop.clone(),
+                };
+                Box::pin(task.run())
+            })
             .collect();
-        (Self {}, tasks)
+        (Self { queue, connected, stop: stop.clone() }, tasks)
+    }
+
+    /// Whether the database answers, as far as this replica knows.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed) > 0
+    }
+
+    /// Refuses at once what could not be written anyway.
+    pub fn check_available(&self) -> ApiResult<()> {
+        if self.stop.is_cancelled() {
+            Err(shutting_down())
+        } else if self.is_connected() {
+            Ok(())
+        } else {
+            Err(database_unavailable())
+        }
+    }
+
+    /// Stores the records and returns after the commit.
+    pub async fn write(&self, batch: RecordBatch) -> ApiResult<Outcome> {
+        self.write_admitted(batch, None).await
+    }
+
+    pub(super) async fn write_admitted(
+        &self,
+        batch: RecordBatch,
+        admitted: Option<Admitted>,
+    ) -> ApiResult<Outcome> {
+        self.check_available()?;
+        let (reply, answer) = oneshot::channel();
+        let rows = Group::rows(&batch);
+        let bytes = batch.records.iter().map(|record| record.line.len()).sum();
+        let job = Job { batch, reply, _admitted: admitted, rows, bytes };
+        self.queue.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                metrics::counter!("procfleet_ingest_shed_total", "place" => "writer_queue")
+                    .increment(1);
+                ApiError::new(ProblemCode::Overloaded, "Too many requests wait for the database.")
+                    .retry_after(RETRY_AFTER)
+            }
+            mpsc::error::TrySendError::Closed(_) => shutting_down(),
+        })?;
+        match timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(Reply::Committed(outcome))) => Ok(outcome),
+            Ok(Ok(Reply::Later(after))) => Err(database_unavailable().retry_after(after)),
+            Ok(Err(_)) => Err(shutting_down()),
+            Err(_) => Err(database_unavailable()),
+        }
+    }
+}
+
+fn shutting_down() -> ApiError {
+    ApiError::new(ProblemCode::ShuttingDown, "This server is stopping; retry, or use another.")
+        .retry_after(Duration::from_secs(1))
+}
+
+fn database_unavailable() -> ApiError {
+    metrics::counter!("procfleet_ingest_shed_total", "place" => "database").increment(1);
+    ApiError::new(
+        ProblemCode::DatabaseUnavailable,
+        "The database did not confirm; retry. Repeating is safe.",
+    )
+    .retry_after(RETRY_AFTER)
+}
+
+struct WriterTask {
+    store: Store,
+    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
+    connected: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+impl WriterTask {
+    async fn run(self) {
+        let mut again = None;
+        while let Some(mut connection) = self.connect().await {
+            self.connected.fetch_add(1, Ordering::Relaxed);
+            let lost = self.serve(&mut connection, &mut again).await;
+            self.connected.fetch_sub(1, Ordering::Relaxed);
+            if !lost {
+                connection.close().await;
+                break;
+            }
+        }
+        if let Some(group) = again {
+            group.answer_later(RETRY_AFTER);
+        }
+    }
+
+    /// Connects, however long it takes. `None`: stopped meanwhile.
+    async fn connect(&self) -> Option<ReportConnection> {
+        let mut pause = BACKOFF[0];
+        loop {
+            match timeout(CONNECT_TIMEOUT, self.store.report_connection()).await {
+                Ok(Ok(connection)) => return Some(connection),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %crate::error::Chain(&error), "a writer cannot connect to the database");
+                }
+                Err(_) => tracing::warn!("the database does not answer a writer's connection"),
+            }
+            self.refuse_queued().await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => {
+                    self.refuse_queued().await;
+                    return None;
+                }
+            }
+            pause = (pause * 2).min(BACKOFF[1]);
+        }
+    }
+
+    /// Answers what is queued while nobody can write it.
+    async fn refuse_queued(&self) {
+        if self.connected.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        // Taken: the other task connected meanwhile and gathers.
+        let Ok(mut queue) = self.queue.try_lock() else { return };
+        while let Ok(job) = queue.try_recv() {
+            Group::new(vec![job]).answer_later(RETRY_AFTER);
+        }
+    }
+
+    /// Writes groups until the connection is lost (true) or the queue is closed and empty (false).
+    /// A group that met a lost connection before its commit is left in `again` for the next one.
+    async fn serve(&self, connection: &mut ReportConnection, again: &mut Option<Group>) -> bool {
+        loop {
+            let (mut group, repeated) = match again.take() {
+                Some(group) => (group, true),
+                None => match self.gather().await {
+                    Some(group) => (group, false),
+                    None => return false,
+                },
+            };
+            let started = Instant::now();
+            let lost = match timeout(GROUP_TIMEOUT, group.store(connection)).await {
+                Ok(lost) => lost,
+                Err(_) => {
+                    tracing::error!(
+                        "the database did not finish a group in {} s",
+                        GROUP_TIMEOUT.as_secs()
+                    );
+                    group.answer_later(RETRY_AFTER);
+                    return true;
+                }
+            };
+            metrics::histogram!("procfleet_ingest_group_duration_seconds")
+                .record(started.elapsed().as_secs_f64());
+            if lost {
+                if repeated || group.is_doubtful() {
+                    group.answer_later(RETRY_AFTER);
+                } else {
+                    *again = Some(group);
+                }
+                return true;
+            }
+        }
+    }
+
+    /// The next group. `None`: stopped, and nothing is left.
+    async fn gather(&self) -> Option<Group> {
+        let mut queue = self.queue.lock().await;
+        let first = tokio::select! {
+            biased;
+            job = queue.recv() => job?,
+            () = self.stop.cancelled() => {
+                queue.close();
+                queue.recv().await?
+            }
+        };
+        let deadline = Instant::now() + GATHER;
+        let (mut rows, mut bytes) = (first.rows, first.bytes);
+        let mut jobs = vec![first];
+        while rows < GATHER_ROWS && bytes < GATHER_BYTES {
+            let Ok(Some(job)) = timeout_at(deadline, queue.recv()).await else { break };
+            rows += job.rows;
+            bytes += job.bytes;
+            jobs.push(job);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("procfleet_ingest_queue_depth").set(queue.len() as f64);
+        Some(Group::new(jobs))
     }
 }

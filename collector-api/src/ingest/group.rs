@@ -1,0 +1,307 @@
+//! One group of requests on its way through the database, and what is done when that fails.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use shared_model::ProblemCode;
+
+use super::writer::Job;
+use crate::error::Chain;
+use crate::store::StoreError;
+use crate::store::failure::Failure;
+use crate::store::records::{Content, RecordBatch, Rejection};
+use crate::store::reports::{Inserted, Outcome, ReportConnection, Unit};
+use crate::store::series::SERIES;
+
+/// How often a transaction that lost against another, or met a missing partition, is tried again.
+const MAX_ATTEMPTS: u32 = 6;
+/// Pause before the first repeat; doubles.
+const PAUSE: Duration = Duration::from_millis(10);
+/// When to come back after an error that will not pass quickly (disk full).
+const LONG_RETRY: Duration = Duration::from_secs(60);
+/// When to come back after an error nobody foresaw.
+const SHORT_RETRY: Duration = Duration::from_secs(15);
+
+/// What a waiting request is told.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// Committed.
+    Committed(Outcome),
+    /// Nothing is certain: come back after this time.
+    Later(Duration),
+}
+
+/// Requests that share transactions.
+pub(super) struct Group {
+    jobs: Vec<Entry>,
+    /// A `COMMIT` was sent and not answered.
+    doubtful: bool,
+}
+
+struct Entry {
+    /// `None`: answered.
+    job: Option<Job>,
+    /// Outcome so far: a split group commits a request piece by piece.
+    outcome: Option<Outcome>,
+}
+
+/// Records of one request: index of the request, and which of its records.
+type Piece = (usize, Range<usize>);
+
+/// What came of one piece of work.
+enum Step {
+    Done,
+    /// Split it, the database refuses a row.
+    Refused(StoreError),
+    /// The requests of this piece were answered.
+    GivenUp,
+    /// The connection is of no more use.
+    Lost,
+}
+
+impl Group {
+    pub(super) fn new(jobs: Vec<Job>) -> Self {
+        let jobs = jobs.into_iter().map(|job| Entry { job: Some(job), outcome: None }).collect();
+        Self { jobs, doubtful: false }
+    }
+
+    /// Series rows of a request.
+    pub(super) fn rows(batch: &RecordBatch) -> usize {
+        let rows = |content: &Content| match content {
+            Content::Report(report) => report.row_count(),
+            Content::Gap(_) | Content::Reject(_) => 1,
+        };
+        batch.records.iter().map(|record| rows(&record.content)).sum()
+    }
+
+    /// Whether a commit may have happened that nobody confirmed.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// Tells every request that is not answered yet to come back.
+    pub(super) fn answer_later(mut self, after: Duration) {
+        for index in 0..self.jobs.len() {
+            self.give_up(index, after);
+        }
+    }
+
+    /// Stores the group and answers its requests. True: the connection was lost; requests may be
+    /// left unanswered.
+    pub(super) async fn store(&mut self, connection: &mut ReportConnection) -> bool {
+        for entry in &mut self.jobs {
+            // Of an earlier try, on a connection that was lost: its cursors answer for it now.
+            entry.outcome = None;
+        }
+        let all: Vec<Piece> = self
+            .jobs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, entry)| Some((index, 0..entry.job.as_ref()?.batch.records.len())))
+            .collect();
+        let mut work = VecDeque::from([all]);
+        while let Some(mut pieces) = work.pop_front() {
+            // Once a piece of a request is given up, its later pieces would look like a gap.
+            pieces.retain(|(index, _)| self.jobs[*index].job.is_some());
+            if pieces.is_empty() {
+                continue;
+            }
+            match self.store_pieces(connection, &pieces).await {
+                Step::Done | Step::GivenUp => {}
+                Step::Lost => return true,
+                Step::Refused(error) => match split(pieces) {
+                    Ok((first, second)) => {
+                        work.push_front(second);
+                        work.push_front(first);
+                    }
+                    Err((index, record)) => {
+                        if self.condemn(index, record, &error) {
+                            work.push_front(vec![(index, record..record + 1)]);
+                        }
+                    }
+                },
+            }
+        }
+        self.answer_committed();
+        false
+    }
+
+    /// One transaction, repeated while that may help.
+    async fn store_pieces(&mut self, connection: &mut ReportConnection, pieces: &[Piece]) -> Step {
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let units = self.units(pieces);
+            let error = match connection.insert_reports(&units).await {
+                Ok(inserted) => {
+                    count(&inserted, units.len());
+                    self.merge(pieces, inserted.outcomes);
+                    return Step::Done;
+                }
+                Err(error) => error,
+            };
+            let failure = error.failure();
+            metrics::counter!("procfleet_ingest_group_failures_total", "failure" => format!("{failure:?}")).increment(1);
+            tracing::warn!(?failure, attempt, error = %Chain(&error), "storing a group failed");
+            match failure {
+                Failure::Connection => {
+                    self.doubtful |= error.is_commit();
+                    return Step::Lost;
+                }
+                Failure::BadData => return Step::Refused(error),
+                Failure::Exhausted => return self.give_up_all(pieces, LONG_RETRY),
+                Failure::MissingPartition if attempt < MAX_ATTEMPTS => {
+                    if let Err(error) = connection.ensure_partitions(&units).await {
+                        tracing::warn!(error = %Chain(&error), "making partitions failed");
+                    }
+                }
+                Failure::Contention if attempt < MAX_ATTEMPTS => {}
+                Failure::Contention | Failure::MissingPartition => {
+                    return self.give_up_all(pieces, SHORT_RETRY);
+                }
+                Failure::Unknown => {
+                    tracing::error!(error = %Chain(&error), "the database failed in a way nobody foresaw; agents keep their reports and retry");
+                    return self.give_up_all(pieces, SHORT_RETRY);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Step::GivenUp
+    }
+
+    fn units(&self, pieces: &[Piece]) -> Vec<Unit<'_>> {
+        pieces
+            .iter()
+            .filter_map(|(index, records)| {
+                let batch = &self.jobs[*index].job.as_ref()?.batch;
+                Some(Unit { batch, records: records.clone() })
+            })
+            .collect()
+    }
+
+    fn merge(&mut self, pieces: &[Piece], outcomes: Vec<Outcome>) {
+        for ((index, _), outcome) in pieces.iter().zip(outcomes) {
+            let entry = &mut self.jobs[*index];
+            entry.outcome = Some(match (entry.outcome.take(), outcome) {
+                (Some(Outcome::Moved(before)), Outcome::Moved(mut now)) => {
+                    now.accepted += before.accepted;
+                    now.duplicates += before.duplicates;
+                    now.rejected.splice(0..0, before.rejected);
+                    Outcome::Moved(now)
+                }
+                (_, outcome) => outcome,
+            });
+        }
+    }
+
+    /// Makes a record that the database refuses poison. False: it already was, and the request is
+    /// given up instead.
+    fn condemn(&mut self, index: usize, record: usize, error: &StoreError) -> bool {
+        let Some(job) = &mut self.jobs[index].job else { return false };
+        let prepared = &mut job.batch.records[record];
+        if matches!(prepared.content, Content::Reject(_)) {
+            tracing::error!(error = %Chain(error), "the database refuses even to record a reject");
+            self.give_up(index, SHORT_RETRY);
+            return false;
+        }
+        tracing::error!(
+            host.id = %job.batch.host_id, stream.id = %job.batch.stream_id,
+            sequence = prepared.sequence, error = %Chain(error),
+            "the database refuses a report that passed validation; it is recorded as a reject"
+        );
+        prepared.content = Content::Reject(Rejection {
+            code: ProblemCode::InvalidReport,
+            detail: "the database refuses a row of this report; the server's log says which rule"
+                .into(),
+            errors: Vec::new(),
+        });
+        true
+    }
+
+    fn give_up_all(&mut self, pieces: &[Piece], after: Duration) -> Step {
+        for (index, _) in pieces {
+            self.give_up(*index, after);
+        }
+        Step::GivenUp
+    }
+
+    fn give_up(&mut self, index: usize, after: Duration) {
+        if let Some(job) = self.jobs[index].job.take() {
+            // The handler may be gone; nobody to tell then.
+            drop(job.reply.send(Reply::Later(after)));
+        }
+    }
+
+    fn answer_committed(&mut self) {
+        for entry in &mut self.jobs {
+            if let (Some(job), Some(outcome)) = (entry.job.take(), entry.outcome.take()) {
+                drop(job.reply.send(Reply::Committed(outcome)));
+            }
+        }
+    }
+}
+
+/// Halves work by request, then by record; records of one request stay in order. `Err`: one record
+/// is left.
+fn split(mut pieces: Vec<Piece>) -> Result<(Vec<Piece>, Vec<Piece>), (usize, usize)> {
+    if pieces.len() > 1 {
+        let second = pieces.split_off(pieces.len() / 2);
+        return Ok((pieces, second));
+    }
+    let (index, records) = pieces.remove(0);
+    if records.len() > 1 {
+        let middle = records.start + records.len() / 2;
+        return Ok((vec![(index, records.start..middle)], vec![(index, middle..records.end)]));
+    }
+    Err((index, records.start))
+}
+
+/// Counts what a transaction stored.
+fn count(inserted: &Inserted, requests: usize) {
+    let reports = |outcome: &'static str, count: u64| {
+        metrics::counter!("procfleet_ingest_reports_total", "outcome" => outcome).increment(count);
+    };
+    for outcome in &inserted.outcomes {
+        match outcome {
+            Outcome::Moved(moved) => {
+                reports("accepted", u64::from(moved.accepted));
+                reports("duplicate", u64::from(moved.duplicates));
+                reports("rejected", moved.rejected.len() as u64);
+            }
+            Outcome::Gap(_) => reports("sequence_gap", 1),
+            Outcome::Fork(_) => reports("stream_conflict", 1),
+        }
+    }
+    for (series, rows) in SERIES.iter().zip(inserted.rows) {
+        metrics::counter!("procfleet_ingest_rows_total", "table" => series.name).increment(rows);
+    }
+    for (part, rows) in ["connections", "exits"].into_iter().zip(inserted.unstored) {
+        metrics::counter!("procfleet_ingest_unstored_rows_total", "part" => part).increment(rows);
+    }
+    let collisions = inserted.collisions;
+    for (dictionary, count) in
+        [("processes", collisions.processes), ("process_instances", collisions.instances)]
+    {
+        metrics::counter!("procfleet_ingest_dictionary_collisions_total", "table" => dictionary)
+            .increment(count);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a histogram of small numbers")]
+    metrics::histogram!("procfleet_ingest_group_requests").record(requests as f64);
+    #[expect(clippy::cast_precision_loss, reason = "a histogram of small numbers")]
+    metrics::histogram!("procfleet_ingest_group_rows")
+        .record(inserted.rows.iter().sum::<u64>() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitting_ends_at_one_record_and_keeps_order() {
+        let (first, second) = split(vec![(0, 0..4), (1, 0..1), (2, 0..1)]).unwrap();
+        assert_eq!((first, second), (vec![(0, 0..4)], vec![(1, 0..1), (2, 0..1)]));
+        assert_eq!(split(vec![(0, 1..4)]).unwrap(), (vec![(0, 1..2)], vec![(0, 2..4)]));
+        assert_eq!(split(vec![(3, 7..8)]).unwrap_err(), (3, 7));
+    }
+}

@@ -1,0 +1,270 @@
+//! What samples refer to: `processes`, `process_instances`; and what reports say of their hosts:
+//! heartbeats and facts.
+//!
+//! Every statement takes its rows sorted by key, and every transaction runs the statements in the
+//! same order, so that two transactions that touch the same keys wait for each other in one
+//! direction only.
+
+use std::collections::BTreeMap;
+
+use shared_model::{
+    HostFacts, InstanceDefinition, InstanceId, ProcessDefinition, ProcessId, Timestamp,
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::records::PreparedReport;
+
+/// An instance as the newest of the group's reports describes it.
+struct Described<'a> {
+    definition: &'a InstanceDefinition,
+    boot_id: Uuid,
+    described_at: Timestamp,
+}
+
+/// What the newest of the group's reports says of a host.
+struct Heartbeat<'a> {
+    /// Null when every record of the host was rejected or a gap: heard of, but nothing sampled.
+    newest: Option<&'a PreparedReport>,
+    facts: Option<&'a HostFacts>,
+}
+
+/// Everything but series rows that a group of reports brings.
+#[derive(Default)]
+pub(super) struct Dictionaries<'a> {
+    processes: BTreeMap<ProcessId, &'a ProcessDefinition>,
+    instances: BTreeMap<(Uuid, InstanceId), Described<'a>>,
+    heartbeats: BTreeMap<Uuid, Heartbeat<'a>>,
+    collisions: u64,
+}
+
+impl<'a> Dictionaries<'a> {
+    /// The host was heard of.
+    pub(super) fn heard(&mut self, host_id: Uuid) {
+        self.heartbeats.entry(host_id).or_insert(Heartbeat { newest: None, facts: None });
+    }
+
+    /// Takes what a report that is about to be stored brings.
+    pub(super) fn add(&mut self, host_id: Uuid, report: &'a PreparedReport) {
+        for definition in &report.process_definitions {
+            let known = self.processes.entry(definition.process_id).or_insert(definition);
+            self.collisions += u64::from(known.command_line != definition.command_line);
+        }
+        for definition in &report.instance_definitions {
+            let described =
+                Described { definition, boot_id: report.boot_id, described_at: report.sampled_at };
+            let key = (host_id, definition.instance_id);
+            if self.instances.get(&key).is_none_or(|known| known.described_at <= report.sampled_at)
+            {
+                self.instances.insert(key, described);
+            }
+        }
+        let heartbeat =
+            self.heartbeats.entry(host_id).or_insert(Heartbeat { newest: None, facts: None });
+        if heartbeat.newest.is_none_or(|newest| newest.sampled_at <= report.sampled_at) {
+            heartbeat.newest = Some(report);
+        }
+        heartbeat.facts = report.facts.as_ref().or(heartbeat.facts);
+    }
+
+    /// Writes the dictionaries. Before any series, so that no transaction waits for a dictionary
+    /// entry while it holds a chunk. Returns how many entries of each kind collided with another.
+    pub(super) async fn save_definitions(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Collisions, StoreError> {
+        let mut collisions = Collisions { processes: self.collisions, instances: 0 };
+        if !self.processes.is_empty() {
+            collisions.processes += self.save_processes(connection).await?;
+        }
+        if !self.instances.is_empty() {
+            collisions.instances = self.save_instances(connection).await?;
+        }
+        Ok(collisions)
+    }
+
+    async fn save_processes(&self, connection: &mut PgConnection) -> Result<u64, StoreError> {
+        let ids: Vec<Uuid> = self.processes.keys().map(|id| id.0).collect();
+        let names: Vec<&str> =
+            self.processes.values().map(|p| p.executable_name.as_str()).collect();
+        let lines: Vec<&str> = self.processes.values().map(|p| p.command_line.as_str()).collect();
+        let inserted = sqlx::query!(
+            "/* store::dictionaries::save_processes */
+            insert into processes (process_id, executable_name, command_line)
+            select * from unnest($1::uuid[], $2::text[], $3::text[]) as t (process_id, name, line)
+            order by process_id
+            on conflict do nothing",
+            &ids,
+            &names as _,
+            &lines as _
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::of("insert_reports.save_processes"))?
+        .rows_affected();
+        if inserted == ids.len() as u64 {
+            return Ok(0);
+        }
+        // A new statement, a new snapshot: it sees what another transaction inserted meanwhile.
+        let collided = sqlx::query_scalar!(
+            r#"/* store::dictionaries::save_processes */
+            select count(*) as "count!"
+            from unnest($1::uuid[], $2::text[]) as t (process_id, line)
+            join processes using (process_id)
+            where processes.command_line <> t.line"#,
+            &ids,
+            &lines as _
+        )
+        .fetch_one(connection)
+        .await
+        .map_err(StoreError::of("insert_reports.compare_processes"))?;
+        Ok(collided.cast_unsigned())
+    }
+
+    /// The newest description wins. An entry of another run under the same key (a collision of the
+    /// hash) stays as it is.
+    async fn save_instances(&self, connection: &mut PgConnection) -> Result<u64, StoreError> {
+        let hosts: Vec<Uuid> = self.instances.keys().map(|(host, _)| *host).collect();
+        let ids: Vec<i64> = self.instances.keys().map(|(_, id)| id.0).collect();
+        let of = || self.instances.values();
+        let described_at: Vec<_> = of().map(|i| i.described_at).collect();
+        let boots: Vec<_> = of().map(|i| i.boot_id).collect();
+        let processes: Vec<_> = of().map(|i| i.definition.process_id.0).collect();
+        let created: Vec<_> = of().map(|i| i.definition.creation_time).collect();
+        let ticks: Vec<_> = of().map(|i| i.definition.start_ticks.cast_signed()).collect();
+        let pids: Vec<_> = of().map(|i| i.definition.pid.cast_signed()).collect();
+        let parents: Vec<_> = of().map(|i| i.definition.parent_pid.map(u32::cast_signed)).collect();
+        let users: Vec<_> = of().map(|i| i.definition.user_id.map(i64::from)).collect();
+        let owners: Vec<_> = of().map(|i| i.definition.owner.as_deref()).collect();
+        let paths: Vec<_> = of().map(|i| i.definition.executable_path.as_deref()).collect();
+        let cgroups: Vec<_> = of().map(|i| i.definition.cgroup.as_deref()).collect();
+        let units: Vec<_> = of().map(|i| i.definition.systemd_unit.as_deref()).collect();
+        let containers: Vec<_> = of().map(|i| i.definition.container_id.as_deref()).collect();
+        // A description older than the stored one is skipped too, so what was not written is
+        // compared afterwards.
+        let written = sqlx::query!(
+            "/* store::dictionaries::save_instances */
+            insert into process_instances as known (host_id, instance_id, described_at, boot_id,
+                process_id, creation_time, start_ticks, pid, parent_pid, user_id, owner,
+                executable_path, cgroup, systemd_unit, container_id)
+            select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[], $5::uuid[],
+                $6::timestamptz[], $7::bigint[], $8::integer[], $9::integer[], $10::bigint[],
+                $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])
+                as t (host_id, instance_id)
+            order by host_id, instance_id
+            on conflict (host_id, instance_id) do update set
+                described_at = excluded.described_at, process_id = excluded.process_id,
+                parent_pid = excluded.parent_pid, user_id = excluded.user_id,
+                owner = excluded.owner, executable_path = excluded.executable_path,
+                cgroup = excluded.cgroup, systemd_unit = excluded.systemd_unit,
+                container_id = excluded.container_id
+            where known.described_at <= excluded.described_at
+                and (known.boot_id, known.pid, known.start_ticks)
+                    = (excluded.boot_id, excluded.pid, excluded.start_ticks)",
+            &hosts, &ids, &described_at, &boots, &processes, &created, &ticks, &pids,
+            &parents as _, &users as _, &owners as _, &paths as _, &cgroups as _, &units as _,
+            &containers as _
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::of("insert_reports.save_instances"))?
+        .rows_affected();
+        if written == ids.len() as u64 {
+            return Ok(0);
+        }
+        let collided = sqlx::query_scalar!(
+            r#"/* store::dictionaries::save_instances */
+            select count(*) as "count!"
+            from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::integer[], $5::bigint[])
+                as t (host_id, instance_id, boot_id, pid, start_ticks)
+            join process_instances as known using (host_id, instance_id)
+            where (known.boot_id, known.pid, known.start_ticks) <> (t.boot_id, t.pid, t.start_ticks)"#,
+            &hosts, &ids, &boots, &pids, &ticks
+        )
+        .fetch_one(connection)
+        .await
+        .map_err(StoreError::of("insert_reports.compare_instances"))?;
+        Ok(collided.cast_unsigned())
+    }
+
+    /// Moves the heartbeats, and updates the facts of hosts that changed. The last thing before
+    /// the commit: these rows are shared by all streams of a host.
+    pub(super) async fn save_hosts(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        if self.heartbeats.is_empty() {
+            return Ok(());
+        }
+        let hosts: Vec<Uuid> = self.heartbeats.keys().copied().collect();
+        let newest = || self.heartbeats.values().map(|heartbeat| heartbeat.newest);
+        let sampled: Vec<_> = newest().map(|report| report.map(|r| r.sampled_at)).collect();
+        let intervals: Vec<_> =
+            newest().map(|report| report.map(|r| r.interval_ms.cast_signed())).collect();
+        let boots: Vec<_> = newest().map(|report| report.map(|r| r.boot_id)).collect();
+        // Joined with hosts: a host deleted meanwhile must not make the group fail.
+        sqlx::query!(
+            "/* store::dictionaries::save_hosts */
+            insert into heartbeats as known
+                (host_id, last_seen_at, last_sampled_at, interval_ms, boot_id, deadline_at)
+            select host_id, now(), sampled_at, interval_ms, boot_id,
+                now() + coalesce(interval_ms, 30000) * interval '3 ms' + interval '15 s'
+            from unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::uuid[])
+                as t (host_id, sampled_at, interval_ms, boot_id)
+            where exists (select from hosts where hosts.host_id = t.host_id)
+            order by host_id
+            on conflict (host_id) do update set
+                last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
+                last_sampled_at = greatest(known.last_sampled_at, excluded.last_sampled_at),
+                interval_ms = coalesce(excluded.interval_ms, known.interval_ms),
+                boot_id = coalesce(excluded.boot_id, known.boot_id),
+                deadline_at = greatest(known.last_seen_at, excluded.last_seen_at)
+                    + coalesce(excluded.interval_ms, known.interval_ms, 30000) * interval '3 ms'
+                    + interval '15 s'",
+            &hosts,
+            &sampled as _,
+            &intervals as _,
+            &boots as _
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::of("insert_reports.save_heartbeats"))?;
+        self.save_facts(connection).await
+    }
+
+    async fn save_facts(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        let changed: Vec<(Uuid, &HostFacts)> = self
+            .heartbeats
+            .iter()
+            .filter_map(|(host, heartbeat)| heartbeat.facts.map(|facts| (*host, facts)))
+            .collect();
+        for (host_id, facts) in changed {
+            sqlx::query!(
+                "/* store::dictionaries::save_facts */
+                update hosts set host_name = $2, machine_id_hash = $3, os_description = $4,
+                    kernel_release = $5, host_arch = $6, agent_version = $7, facts_updated_at = now()
+                where host_id = $1
+                    and (host_name, machine_id_hash, os_description, kernel_release, host_arch,
+                        agent_version) is distinct from ($2, $3, $4, $5, $6, $7)",
+                host_id,
+                facts.host_name,
+                facts.machine_id_hash,
+                facts.os_description,
+                facts.kernel_release,
+                facts.host_arch,
+                facts.agent_version
+            )
+            .execute(&mut *connection)
+            .await
+            .map_err(StoreError::of("insert_reports.save_facts"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Entries whose key another entry already had, with other content.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Collisions {
+    /// Two command lines with one md5.
+    pub processes: u64,
+    /// Two runs with one hash.
+    pub instances: u64,
+}

@@ -1,0 +1,346 @@
+//! `insert_reports`: one transaction that stores a group of requests, exactly once.
+//!
+//! Order within the transaction, the same in every replica so that transactions wait for each other
+//! in one direction only: cursors (sorted), decision, rejects, dictionaries (sorted), series (fixed
+//! order), cursors moved, heartbeats (sorted), commit. Nothing is stored of a record whose cursor did
+//! not move in the same transaction, and the other way round: that is the whole of exactly-once.
+//!
+//! The group's own clock is the database's (`now()`), so replicas with wrong clocks do no harm.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use shared_model::{ProblemCode, RejectedReport, Timestamp, limits};
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::copy::copy_in;
+use super::cursors::{self, Cursor, Decision, LockedCursor};
+use super::dialect::Dialect;
+use super::dictionaries::{Collisions, Dictionaries};
+use super::records::{Content, PreparedRecord, RecordBatch, Rejection};
+use super::series::SERIES;
+use super::{Store, StoreError};
+
+/// Most bytes of a rejected record that are kept.
+const MAX_REJECT_BODY_BYTES: usize = 64 << 10;
+
+/// Some consecutive records of one request.
+#[derive(Clone, Debug)]
+pub struct Unit<'a> {
+    /// The request.
+    pub batch: &'a RecordBatch,
+    /// Which of its records.
+    pub records: Range<usize>,
+}
+
+impl Unit<'_> {
+    fn records(&self) -> &[PreparedRecord] {
+        &self.batch.records[self.records.clone()]
+    }
+}
+
+/// What became of a unit, committed.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Every record is decided for good.
+    Moved(Moved),
+    /// Nothing stored: records are missing after this sequence.
+    Gap(u64),
+    /// Nothing stored: another writer used this stream; the cursor stands at this sequence.
+    Fork(u64),
+}
+
+/// A cursor that stands at or after the unit's last record.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// Where it stands.
+    pub acknowledged_sequence: u64,
+    /// Records stored now, gaps included.
+    pub accepted: u32,
+    /// Records stored before.
+    pub duplicates: u32,
+    /// Records passed over now.
+    pub rejected: Vec<RejectedReport>,
+    /// The database's clock.
+    pub server_time: Timestamp,
+}
+
+/// A committed group.
+#[derive(Debug)]
+pub struct Inserted {
+    /// One per unit, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Rows stored, per [`SERIES`].
+    pub rows: [u64; SERIES.len()],
+    /// Rows of `connections[]` and `exits[]` that had no table.
+    pub unstored: [u64; 2],
+    /// Dictionary entries that collided.
+    pub collisions: Collisions,
+}
+
+/// A long-lived connection that inserts reports.
+#[derive(Debug)]
+pub struct ReportConnection {
+    connection: PgConnection,
+    dialect: Dialect,
+}
+
+impl Store {
+    /// A connection of its own, outside the pool, with the limits a writer needs.
+    pub async fn report_connection(&self) -> Result<ReportConnection, StoreError> {
+        let options = self
+            .pool
+            .connect_options()
+            .as_ref()
+            .clone()
+            .application_name("procfleet-writer")
+            .options([
+                ("statement_timeout", "30s"),
+                ("lock_timeout", "5s"),
+                ("idle_in_transaction_session_timeout", "60s"),
+            ]);
+        let mut connection = PgConnection::connect_with(&options)
+            .await
+            .map_err(StoreError::of("report_connection.connect"))?;
+        let dialect = Dialect::detect(&mut connection).await?;
+        Ok(ReportConnection { connection, dialect })
+    }
+}
+
+impl ReportConnection {
+    /// Stores the units in one transaction. On an error nothing of them is stored, except that an
+    /// error of the step `insert_reports.commit` leaves it unknown.
+    pub async fn insert_reports(&mut self, units: &[Unit<'_>]) -> Result<Inserted, StoreError> {
+        let mut transaction =
+            self.connection.begin().await.map_err(StoreError::of("insert_reports.begin"))?;
+        let inserted = insert(&mut transaction, units).await?;
+        transaction.commit().await.map_err(StoreError::of("insert_reports.commit"))?;
+        Ok(inserted)
+    }
+
+    /// Makes the partitions that the units' reports need.
+    pub async fn ensure_partitions(&mut self, units: &[Unit<'_>]) -> Result<(), StoreError> {
+        let times =
+            units.iter().flat_map(Unit::records).filter_map(|record| match &record.content {
+                Content::Report(report) => Some(report.sampled_at),
+                _ => None,
+            });
+        self.dialect.ensure_times(&mut self.connection, times).await
+    }
+
+    /// Says goodbye to the database.
+    pub async fn close(self) {
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!(%error, "closing a writer connection failed");
+        }
+    }
+}
+
+/// What the decision leaves to store.
+#[derive(Default)]
+struct Accepted<'a> {
+    dictionaries: Dictionaries<'a>,
+    stored: Vec<&'a PreparedRecord>,
+    rejects: Vec<Reject<'a>>,
+}
+
+/// A row of `ingest_rejects`.
+struct Reject<'a> {
+    batch: &'a RecordBatch,
+    record: &'a PreparedRecord,
+    /// The record's own, or after the cursor for a gap that straddles it.
+    first_sequence: u64,
+    code: String,
+    detail: String,
+}
+
+async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Inserted, StoreError> {
+    let streams: BTreeMap<(Uuid, Uuid), ()> =
+        units.iter().map(|unit| ((unit.batch.host_id, unit.batch.stream_id), ())).collect();
+    let (hosts, ids): (Vec<_>, Vec<_>) = streams.into_keys().unzip();
+    let mut locked = cursors::lock(connection, &hosts, &ids).await?;
+    let mut accepted = Accepted::default();
+    let outcomes: Vec<Outcome> = units
+        .iter()
+        .map(|unit| {
+            let stream = (unit.batch.host_id, unit.batch.stream_id);
+            // Sorted by the database as by Rust: uuids compare bytewise in both.
+            let found = locked.cursors.binary_search_by_key(&stream, |c| (c.host_id, c.stream_id));
+            let mut unknown = Cursor::default();
+            let cursor = match found {
+                Ok(index) => &mut locked.cursors[index].cursor,
+                Err(_) => &mut unknown,
+            };
+            accepted.decide(unit, cursor, locked.now, locked.raw_floor)
+        })
+        .collect();
+    save_rejects(connection, &accepted.rejects).await?;
+    let collisions = accepted.dictionaries.save_definitions(connection).await?;
+    let (rows, unstored) = copy_series(connection, &accepted.stored).await?;
+    let moved: Vec<&LockedCursor> = locked.cursors.iter().collect();
+    cursors::save(connection, &moved).await?;
+    accepted.dictionaries.save_hosts(connection).await?;
+    Ok(Inserted { outcomes, rows, unstored, collisions })
+}
+
+impl<'a> Accepted<'a> {
+    fn decide(
+        &mut self,
+        unit: &Unit<'a>,
+        cursor: &mut Cursor,
+        now: Timestamp,
+        raw_floor: Timestamp,
+    ) -> Outcome {
+        let batch = unit.batch;
+        let records = &batch.records[unit.records.clone()];
+        let new_from = match cursor.decide(records) {
+            Decision::Gap => return Outcome::Gap(cursor.last_sequence),
+            Decision::Fork => return Outcome::Fork(cursor.last_sequence),
+            Decision::NewFrom(index) => index,
+        };
+        self.dictionaries.heard(batch.host_id);
+        let (mut stored, mut rejected) = (0, Vec::new());
+        for record in &records[new_from..] {
+            let first_sequence = record.first_sequence.max(cursor.last_sequence + 1);
+            let reject = |code, detail| Reject { batch, record, first_sequence, code, detail };
+            match verdict(record, now, raw_floor) {
+                Ok(()) => {
+                    stored += 1;
+                    match &record.content {
+                        Content::Report(report) => {
+                            self.dictionaries.add(batch.host_id, report);
+                            self.stored.push(record);
+                        }
+                        Content::Gap(reason) => {
+                            self.rejects
+                                .push(reject(gap_code(*reason), "declared by the agent".into()));
+                        }
+                        Content::Reject(_) => {}
+                    }
+                }
+                Err(rejection) => {
+                    self.rejects.push(reject(rejection.code.as_str(), rejection.detail.clone()));
+                    rejected.push(RejectedReport {
+                        sequence: record.sequence,
+                        code: rejection.code,
+                        detail: rejection.detail,
+                        errors: rejection.errors,
+                    });
+                }
+            }
+            *cursor = Cursor { last_sequence: record.sequence, last_digest: record.digest() };
+        }
+        Outcome::Moved(Moved {
+            acknowledged_sequence: cursor.last_sequence,
+            accepted: stored,
+            duplicates: u32::try_from(new_from).unwrap_or(u32::MAX),
+            rejected,
+            server_time: now,
+        })
+    }
+}
+
+/// Whether a new record is stored. Time is checked here because the floor and the clock are the
+/// database's.
+fn verdict(record: &PreparedRecord, now: Timestamp, floor: Timestamp) -> Result<(), Rejection> {
+    let (code, detail) = match &record.content {
+        Content::Gap(_) => return Ok(()),
+        Content::Reject(rejection) => return Err(rejection.clone()),
+        Content::Report(report) if report.sampled_at > now + limits::MAX_FUTURE => (
+            ProblemCode::TimestampInFuture,
+            format!(
+                "sampled_at {} is ahead of the server's clock {now}; set the host's clock",
+                report.sampled_at
+            ),
+        ),
+        Content::Report(report) if report.sampled_at < floor => (
+            ProblemCode::TimestampTooOld,
+            format!(
+                "sampled_at {} is older than what the server keeps, {floor}",
+                report.sampled_at
+            ),
+        ),
+        Content::Report(_) => return Ok(()),
+    };
+    let errors =
+        vec![shared_model::FieldError { field: "sampled_at".into(), detail: detail.clone() }];
+    Err(Rejection { code, detail, errors })
+}
+
+fn gap_code(reason: shared_model::GapReason) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(reason)) => format!("gap_{reason}"),
+        _ => "gap".into(),
+    }
+}
+
+async fn save_rejects(
+    connection: &mut PgConnection,
+    rejects: &[Reject<'_>],
+) -> Result<(), StoreError> {
+    if rejects.is_empty() {
+        return Ok(());
+    }
+    let hosts: Vec<_> = rejects.iter().map(|r| r.batch.host_id).collect();
+    let streams: Vec<_> = rejects.iter().map(|r| r.batch.stream_id).collect();
+    let firsts: Vec<_> = rejects.iter().map(|r| r.first_sequence.cast_signed()).collect();
+    let lasts: Vec<_> = rejects.iter().map(|r| r.record.sequence.cast_signed()).collect();
+    let codes: Vec<_> = rejects.iter().map(|r| r.code.as_str()).collect();
+    // Details may quote the record, where NUL is possible; PostgreSQL text cannot hold it.
+    let details: Vec<_> = rejects.iter().map(|r| r.detail.replace('\0', "\u{fffd}")).collect();
+    let digests: Vec<_> = rejects.iter().map(|r| r.record.sha256.as_slice()).collect();
+    let bodies: Vec<_> = rejects
+        .iter()
+        .map(|r| &r.record.line[..r.record.line.len().min(MAX_REJECT_BODY_BYTES)])
+        .collect();
+    sqlx::query!(
+        "/* store::reports::save_rejects */
+        insert into ingest_rejects
+            (host_id, stream_id, first_sequence, sequence, code, detail, body_sha256, body)
+        select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[],
+            $6::text[], $7::bytea[], $8::bytea[]) as t (host_id, stream_id, first_sequence, sequence)
+        order by host_id, stream_id, sequence
+        on conflict do nothing",
+        &hosts,
+        &streams,
+        &firsts,
+        &lasts,
+        &codes as _,
+        &details as _,
+        &digests as _,
+        &bodies as _
+    )
+    .execute(connection)
+    .await
+    .map_err(StoreError::of("insert_reports.save_rejects"))?;
+    Ok(())
+}
+
+/// Copies the rows of all series. Returns the rows stored per series, and those without a table.
+async fn copy_series(
+    connection: &mut PgConnection,
+    stored: &[&PreparedRecord],
+) -> Result<([u64; SERIES.len()], [u64; 2]), StoreError> {
+    let (mut counts, mut unstored) = ([0; SERIES.len()], [0, 0]);
+    let reports = || {
+        stored.iter().filter_map(|record| match &record.content {
+            Content::Report(report) => Some(report),
+            _ => None,
+        })
+    };
+    for report in reports() {
+        unstored[0] += u64::from(report.unstored_connections);
+        unstored[1] += u64::from(report.unstored_exits);
+    }
+    for (index, series) in SERIES.iter().enumerate() {
+        let parts = || reports().map(|report| &report.rows[index]).filter(|rows| rows.count > 0);
+        if parts().next().is_some() {
+            let bytes = parts().map(|rows| rows.bytes.as_slice());
+            counts[index] = copy_in(connection, series.copy, bytes)
+                .await
+                .map_err(StoreError::of("insert_reports.copy"))?;
+        }
+    }
+    Ok((counts, unstored))
+}

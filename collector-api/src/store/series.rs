@@ -1,0 +1,247 @@
+//! The series tables: for each, its columns and, right below, what writes them in that order.
+//!
+//! A new series is one more entry in [`SERIES`], one encoder, and its line in [`encode`].
+
+use shared_model::{CollectorOutcome, Report};
+use uuid::Uuid;
+
+use super::copy::Rows;
+
+/// One series table.
+#[derive(Debug)]
+pub struct Series {
+    /// Table name.
+    pub name: &'static str,
+    /// `copy` statement, with the columns in the encoder's order.
+    pub copy: &'static str,
+    /// Inserts a row at `$1` that no reader asks for (host nil): makes TimescaleDB create the chunk.
+    pub sentinel: &'static str,
+    /// Removes it.
+    pub remove_sentinel: &'static str,
+}
+
+macro_rules! series {
+    ($name:literal, [$($column:literal),+ $(,)?], sentinel $columns:literal = $values:literal) => {
+        Series {
+            name: $name,
+            copy: concat!(
+                "/* store::reports::insert_reports */ copy ", $name, " (",
+                series!(@list $($column),+), ") from stdin (format binary)"
+            ),
+            sentinel: concat!(
+                "/* store::dialect::ensure_chunk */ insert into ", $name, " (sampled_at, host_id, ", $columns,
+                ") values ($1, '00000000-0000-0000-0000-000000000000', ", $values, ")"
+            ),
+            remove_sentinel: concat!(
+                "/* store::dialect::ensure_chunk */ delete from ", $name,
+                " where sampled_at = $1 and host_id = '00000000-0000-0000-0000-000000000000'"
+            ),
+        }
+    };
+    (@list $first:literal $(, $rest:literal)*) => { concat!($first $(, ", ", $rest)*) };
+}
+
+/// Every series, in the order all transactions write them (a fixed order cannot deadlock).
+pub const SERIES: [Series; 5] = [
+    PROCESS_SAMPLES,
+    HOST_SAMPLES,
+    FILESYSTEM_SAMPLES,
+    BLOCK_DEVICE_SAMPLES,
+    NETWORK_INTERFACE_SAMPLES,
+];
+
+/// Rows of one report, one entry per [`SERIES`].
+pub type ReportRows = [Rows; SERIES.len()];
+
+/// Everything of `report` that goes into series.
+pub fn encode(report: &Report) -> ReportRows {
+    let host = report.host_id;
+    let mut rows = ReportRows::default();
+    let [processes, hosts, filesystems, block_devices, network_interfaces] = &mut rows;
+    encode_processes(report, host, processes);
+    encode_host(report, host, hosts);
+    encode_filesystems(report, host, filesystems);
+    encode_block_devices(report, host, block_devices);
+    encode_network_interfaces(report, host, network_interfaces);
+    rows
+}
+
+const PROCESS_SAMPLES: Series = series!(
+    "process_samples",
+    [
+        "sampled_at", "instance_id", "cpu_user_us", "cpu_system_us", "memory_usage_bytes",
+        "memory_swap_bytes", "disk_read_bytes", "disk_write_bytes", "network_receive_bytes",
+        "network_transmit_bytes", "run_queue_delay_us", "paging_faults_minor",
+        "paging_faults_major", "context_switches_voluntary", "context_switches_involuntary",
+        "host_id", "interval_ms", "process_count", "thread_count", "file_descriptor_count",
+    ],
+    sentinel "instance_id, interval_ms, process_count" = "0, 0, 0"
+);
+
+fn encode_processes(report: &Report, host: Uuid, rows: &mut Rows) {
+    rows.bytes.reserve(report.processes.len() * 230);
+    for sample in &report.processes {
+        rows.row(20)
+            .timestamp(report.sampled_at)
+            .bigint(sample.instance_id.0)
+            .counter(sample.cpu_user_us)
+            .counter(sample.cpu_system_us)
+            .counter(sample.memory_usage_bytes)
+            .counter(sample.memory_swap_bytes)
+            .counter(sample.disk_read_bytes)
+            .counter(sample.disk_write_bytes)
+            .counter(sample.network_receive_bytes)
+            .counter(sample.network_transmit_bytes)
+            .counter(sample.run_queue_delay_us)
+            .counter(sample.paging_faults_minor)
+            .counter(sample.paging_faults_major)
+            .counter(sample.context_switches_voluntary)
+            .counter(sample.context_switches_involuntary)
+            .uuid(host)
+            .count(report.interval_ms)
+            .count(sample.process_count)
+            .count(sample.thread_count)
+            .count(sample.file_descriptor_count);
+    }
+}
+
+const HOST_SAMPLES: Series = series!(
+    "host_samples",
+    [
+        "sampled_at", "cpu_user_us", "cpu_system_us", "cpu_iowait_us", "cpu_steal_us",
+        "cpu_idle_us", "load_1m", "load_5m", "load_15m", "memory_total_bytes",
+        "memory_used_bytes", "memory_available_bytes", "memory_free_bytes", "swap_total_bytes",
+        "swap_used_bytes", "pressure_cpu_some_us", "pressure_memory_some_us",
+        "pressure_memory_full_us", "pressure_io_some_us", "pressure_io_full_us", "uptime_s",
+        "context_switches", "forks", "agent_cpu_us", "agent_memory_usage_bytes",
+        "agent_spool_reports", "agent_spool_bytes", "host_id", "interval_ms", "cpu_count",
+        "processes_running", "processes_total", "agent_losses", "agent_collectors",
+    ],
+    sentinel "interval_ms" = "0"
+);
+
+fn encode_host(report: &Report, host_id: Uuid, rows: &mut Rows) {
+    let (host, agent) = (&report.host, &report.agent);
+    let losses =
+        (!agent.losses.is_empty()).then(|| serde_json::to_vec(&agent.losses).ok()).flatten();
+    let troubled: Vec<_> = agent
+        .collectors
+        .iter()
+        .filter(|run| !matches!(run.outcome, CollectorOutcome::Ok | CollectorOutcome::NoData))
+        .collect();
+    let collectors = (!troubled.is_empty()).then(|| serde_json::to_vec(&troubled).ok()).flatten();
+    rows.row(34)
+        .timestamp(report.sampled_at)
+        .counter(host.cpu_user_us)
+        .counter(host.cpu_system_us)
+        .counter(host.cpu_iowait_us)
+        .counter(host.cpu_steal_us)
+        .counter(host.cpu_idle_us)
+        .double(host.load_1m)
+        .double(host.load_5m)
+        .double(host.load_15m)
+        .counter(host.memory_total_bytes)
+        .counter(host.memory_used_bytes)
+        .counter(host.memory_available_bytes)
+        .counter(host.memory_free_bytes)
+        .counter(host.swap_total_bytes)
+        .counter(host.swap_used_bytes)
+        .counter(host.pressure_cpu_some_us)
+        .counter(host.pressure_memory_some_us)
+        .counter(host.pressure_memory_full_us)
+        .counter(host.pressure_io_some_us)
+        .counter(host.pressure_io_full_us)
+        .counter(host.uptime_s)
+        .counter(host.context_switches)
+        .counter(host.forks)
+        .counter(agent.cpu_us)
+        .counter(agent.memory_usage_bytes)
+        .counter(Some(agent.spool_reports))
+        .counter(Some(agent.spool_bytes))
+        .uuid(host_id)
+        .count(report.interval_ms)
+        .count(host.cpu_count)
+        .count(host.processes_running)
+        .count(host.processes_total)
+        .jsonb(losses.as_deref())
+        .jsonb(collectors.as_deref());
+}
+
+const FILESYSTEM_SAMPLES: Series = series!(
+    "filesystem_samples",
+    [
+        "sampled_at", "total_bytes", "used_bytes", "available_bytes", "inodes_total",
+        "inodes_used", "host_id", "mount_point", "device", "filesystem_type",
+    ],
+    sentinel "mount_point, device, filesystem_type" = "'', '', ''"
+);
+
+fn encode_filesystems(report: &Report, host: Uuid, rows: &mut Rows) {
+    for sample in &report.filesystems {
+        rows.row(10)
+            .timestamp(report.sampled_at)
+            .counter(sample.total_bytes)
+            .counter(sample.used_bytes)
+            .counter(sample.available_bytes)
+            .counter(sample.inodes_total)
+            .counter(sample.inodes_used)
+            .uuid(host)
+            .text(&sample.mount_point)
+            .text(&sample.device)
+            .text(&sample.filesystem_type);
+    }
+}
+
+const BLOCK_DEVICE_SAMPLES: Series = series!(
+    "block_device_samples",
+    [
+        "sampled_at", "read_bytes", "write_bytes", "read_operations", "write_operations",
+        "queue_length", "utilization_ratio", "host_id", "interval_ms", "device",
+    ],
+    sentinel "interval_ms, device" = "0, ''"
+);
+
+fn encode_block_devices(report: &Report, host: Uuid, rows: &mut Rows) {
+    for sample in &report.block_devices {
+        rows.row(10)
+            .timestamp(report.sampled_at)
+            .counter(sample.read_bytes)
+            .counter(sample.write_bytes)
+            .counter(sample.read_operations)
+            .counter(sample.write_operations)
+            .double(sample.queue_length)
+            .double(sample.utilization_ratio)
+            .uuid(host)
+            .count(report.interval_ms)
+            .text(&sample.device);
+    }
+}
+
+const NETWORK_INTERFACE_SAMPLES: Series = series!(
+    "network_interface_samples",
+    [
+        "sampled_at", "speed_bits_per_second", "receive_bytes", "transmit_bytes",
+        "receive_packets", "transmit_packets", "receive_errors", "transmit_errors",
+        "receive_drops", "transmit_drops", "host_id", "interval_ms", "interface",
+    ],
+    sentinel "interval_ms, interface" = "0, ''"
+);
+
+fn encode_network_interfaces(report: &Report, host: Uuid, rows: &mut Rows) {
+    for sample in &report.network_interfaces {
+        rows.row(13)
+            .timestamp(report.sampled_at)
+            .counter(sample.speed_bits_per_second)
+            .counter(sample.receive_bytes)
+            .counter(sample.transmit_bytes)
+            .counter(sample.receive_packets)
+            .counter(sample.transmit_packets)
+            .counter(sample.receive_errors)
+            .counter(sample.transmit_errors)
+            .counter(sample.receive_drops)
+            .counter(sample.transmit_drops)
+            .uuid(host)
+            .count(report.interval_ms)
+            .text(&sample.interface);
+    }
+}
