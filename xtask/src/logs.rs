@@ -43,11 +43,12 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     if !found {
         bail!("there are no logs yet: `cargo xtask up` starts the parts that write them");
     }
-    let mut followers: Vec<(Part, Follower)> = parts
-        .iter()
-        .map(|part| Ok((*part, Follower::at_end(&project.log(part.name()))?)))
-        .collect::<Result<_>>()?;
-    while arguments.follow {
+    let mut followers: Vec<(Part, Follower)> =
+        parts.iter().map(|part| (*part, Follower::at_end(&project.log(part.name())))).collect();
+    if !arguments.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         for (part, follower) in &mut followers {
             for line in follower.lines()? {
                 println!("{}{line}", prefix(*part));
@@ -55,7 +56,6 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         }
         std::thread::sleep(Duration::from_millis(250));
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads the lines that are appended to a file, which may not exist yet or be replaced.
@@ -67,9 +67,9 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// From the present end of the file on.
-    pub(crate) fn at_end(path: &Path) -> Result<Self> {
+    pub(crate) fn at_end(path: &Path) -> Self {
         let position = std::fs::metadata(path).map_or(0, |stat| stat.len());
-        Ok(Self { path: path.to_owned(), position, partial: String::new() })
+        Self { path: path.to_owned(), position, partial: String::new() }
     }
 
     /// The whole lines written since the last call.
@@ -99,7 +99,7 @@ mod tests {
     fn whole_lines_are_followed_through_truncation() {
         let path = std::env::temp_dir().join(format!("procfleet-follow-{}", std::process::id()));
         std::fs::write(&path, "old\n").unwrap();
-        let mut follower = Follower::at_end(&path).unwrap();
+        let mut follower = Follower::at_end(&path);
         assert!(follower.lines().unwrap().is_empty());
         std::fs::write(&path, "old\none\ntw").unwrap();
         assert_eq!(follower.lines().unwrap(), ["one"]);

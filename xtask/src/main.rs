@@ -66,7 +66,7 @@ fn main() -> std::process::ExitCode {
         Command::Status => status::run(&project),
         Command::Logs(arguments) => logs::run(&project, &arguments),
         Command::Test(arguments) => test::run(&project, &arguments),
-        Command::Ci => ci::run(&project),
+        Command::Ci => Ok(ci::run(&project)),
         Command::Tidy(arguments) => tidy::run(&project, &arguments),
         Command::Sqlx(arguments) => sqlx::run(&project, &arguments),
         Command::Openapi(arguments) => openapi::run(&project, &arguments),

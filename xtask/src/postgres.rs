@@ -167,7 +167,8 @@ fn throw_away(project: &Project, engine: Engine) -> Result<Cluster> {
         installation.data_home(project).join(&name)
     };
     let step = crate::progress::Step::start(format!("start a throw-away {}", engine.title()));
-    let cluster = Cluster::create(project, installation, home, Purpose::ThrowAway, &random_hex()?)?;
+    let cluster =
+        Cluster::create(project, installation, home, &Purpose::ThrowAway, &random_hex()?)?;
     step.done(&format!("port {}", cluster.port));
     Ok(cluster)
 }
@@ -177,16 +178,22 @@ pub(crate) fn durable(project: &Project, name: &str, port: Option<u16>) -> Resul
     let installation = Installation::provide(project, Engine::TimescaleDb)?;
     let home = installation.data_home(project).join(name);
     let password_file = project.private(&format!("{name}.password"));
-    let password = match std::fs::read_to_string(&password_file) {
-        Ok(password) => password.trim().to_owned(),
-        Err(_) => {
-            let password = random_hex()?;
-            write_private(&password_file, format!("{password}\n").as_bytes())?;
-            password
-        }
+    let password = if let Ok(password) = std::fs::read_to_string(&password_file) {
+        password.trim().to_owned()
+    } else {
+        let password = random_hex()?;
+        write_private(
+            &password_file,
+            format!(
+                "{password}
+"
+            )
+            .as_bytes(),
+        )?;
+        password
     };
     let purpose = Purpose::Durable { log: project.log(name), port };
-    let cluster = Cluster::create(project, installation, home, purpose, &password)?;
+    let cluster = Cluster::create(project, installation, home, &purpose, &password)?;
     cluster.create_database("procfleet")?;
     Ok(cluster)
 }

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_process_is_asked_then_killed() {
         let mut child = Command::new("sh")
-            .args(["-c", "trap '' TERM; echo ready; while :; do sleep 1; done"])
+            .args(["-c", "trap '' TERM; echo ready; exec sleep 60"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

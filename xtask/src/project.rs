@@ -115,9 +115,9 @@ pub(crate) fn require_space(path: &Path, gibibytes: u64, purpose: &str) -> Resul
     let free = free_bytes(path)?;
     if free < gibibytes << 30 {
         bail!(
-            "{purpose} needs {gibibytes} GiB, but {} has {:.1} GiB left: free some space, or move the checkout to a larger disk",
+            "{purpose} needs {gibibytes} GiB, but {} has {} MiB left: free some space, or move the checkout to a larger disk",
             path.display(),
-            free as f64 / f64::from(1 << 30)
+            free >> 20
         );
     }
     Ok(())

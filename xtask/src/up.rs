@@ -187,6 +187,11 @@ fn binary(project: &Project, name: &str) -> std::path::PathBuf {
     project.target().join("release").join(name)
 }
 
+/// A path as a TOML string: JSON's escapes are TOML's.
+fn toml_string(path: &std::path::Path) -> String {
+    serde_json::Value::from(path.to_string_lossy()).to_string()
+}
+
 /// Runs one of our programs to its end, with its output shown only if it fails.
 fn run_quietly(command: &mut std::process::Command, purpose: &str) -> Result<()> {
     let step = Step::start(purpose);

@@ -18,7 +18,7 @@ use crate::run::{captured, tail};
 /// The cluster's superuser; nobody else exists in it.
 const USER: &str = "procfleet";
 /// Recovery after a crash may take its time.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_PATIENCE: Duration = Duration::from_mins(2);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a cluster is for.
@@ -52,19 +52,19 @@ impl Cluster {
         project: &Project,
         installation: Installation,
         home: PathBuf,
-        purpose: Purpose,
+        purpose: &Purpose,
         password: &str,
     ) -> Result<Self> {
         let data = home.join("data");
         if !data.join("PG_VERSION").exists() {
             require_space(project.root.as_path(), 2, "The database")?;
-            initialise(&installation, &home, &purpose, password)?;
+            initialise(&installation, &home, purpose, password)?;
         }
-        let (port, log) = match &purpose {
+        let (port, log) = match purpose {
             Purpose::Durable { log, port } => (free_port(*port)?, log.clone()),
             Purpose::ThrowAway => (free_port(None)?, home.join("log")),
         };
-        let settings = settings(&installation, &purpose, port);
+        let settings = settings(&installation, purpose, port);
         fs::write(data.join("procfleet.conf"), settings).context("write procfleet.conf")?;
         // Left behind by a crash; the recorded process is known not to run.
         let log_before = fs::metadata(&log).map_or(0, |stat| stat.len());

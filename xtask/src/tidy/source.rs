@@ -2,6 +2,7 @@
 //! strings and comments blanked and test code told apart.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Path from the root → content.
 pub(super) struct Tree {
@@ -13,7 +14,7 @@ impl Tree {
     pub(super) fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files
             .iter()
-            .filter(|(path, _)| path.ends_with(".rs"))
+            .filter(|(path, _)| Path::new(path).extension().is_some_and(|end| end == "rs"))
             .map(|(path, text)| (path.as_str(), text.as_str()))
     }
 

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::foreground::Interrupt;
-use super::{binary, run_quietly, server};
+use super::{binary, run_quietly, server, toml_string};
 use crate::http;
 use crate::process::start_detached;
 use crate::progress::{Step, poll};
@@ -19,7 +19,7 @@ use crate::state::{Part, State, fingerprint};
 
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// The baseline, then the first report 2 s later; the rest is room for a busy machine.
-const SAMPLE_PATIENCE: Duration = Duration::from_secs(60);
+const SAMPLE_PATIENCE: Duration = Duration::from_mins(1);
 
 fn command(project: &Project, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary(project, "procfleet-agent"));
@@ -34,11 +34,11 @@ fn command(project: &Project, arguments: &[&str]) -> Command {
 fn configuration(project: &Project, state: &State) -> String {
     format!(
         "# Written by `cargo xtask up` at every start.
-state_dir = {:?}
+state_dir = {}
 endpoints = [\"https://127.0.0.1:{}\"]
 interval_ms = 10000
 ",
-        project.private("agent"),
+        toml_string(&project.private("agent")),
         state.agent_port
     )
 }

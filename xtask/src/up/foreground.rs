@@ -50,10 +50,8 @@ pub(super) fn stay(
 ) -> Result<ExitCode> {
     println!("Ctrl-C stops it. Warnings of the parts appear here.");
     let parts = [Part::Server, Part::Agent];
-    let mut followers: Vec<(Part, Follower)> = parts
-        .into_iter()
-        .map(|part| Ok((part, Follower::at_end(&project.log(part.name()))?)))
-        .collect::<Result<_>>()?;
+    let mut followers: Vec<(Part, Follower)> =
+        parts.into_iter().map(|part| (part, Follower::at_end(&project.log(part.name())))).collect();
     while !interrupted.is_set() {
         for (part, follower) in &mut followers {
             for line in follower.lines()?.iter().filter(|line| is_warning(line)) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use super::{DATABASE_VARIABLE, binary, run_quietly};
+use super::{DATABASE_VARIABLE, binary, run_quietly, toml_string};
 use crate::http;
 use crate::process::start_detached;
 use crate::progress::{Step, poll};
@@ -15,7 +15,7 @@ use crate::project::{Project, remove, write_private};
 use crate::run::tail;
 use crate::state::{Part, State, fingerprint};
 
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
 /// 0600.
@@ -109,11 +109,11 @@ pub(super) fn ensure_admin_key(project: &Project, state: &State, url: &str) -> R
 }
 
 fn configuration(project: &Project, state: &State) -> String {
-    let key = project.private("ca.key");
+    let key = toml_string(&project.private("ca.key"));
     let (agent, operator) = (state.agent_port, state.operator_port);
     format!(
         "# Written by `cargo xtask up` at every start.
-ca_key_file = {key:?}
+ca_key_file = {key}
 agent_endpoints = [\"https://127.0.0.1:{agent}\"]
 
 [agent_door]
