@@ -4,6 +4,7 @@
 //! import each other; only `uplink` knows TLS and HTTP.
 
 pub mod collectors;
+pub mod durable;
 pub mod enroll;
 pub mod identity;
 pub mod metrics;
