@@ -232,8 +232,8 @@ impl Spool {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(SpoolError::InUse(dir.to_owned())),
             Err(error) => return Err(fail("lock", error.into())),
         }
-        let queue = Queue::recover(dir.to_owned(), limits, host_id)
-            .map_err(|error| fail("read", error))?;
+        let queue =
+            Queue::recover(dir.to_owned(), limits, host_id).map_err(|error| fail("read", error))?;
         Ok(Self { queue: Mutex::new(queue), wake: OnceLock::new(), _dir: lock })
     }
 

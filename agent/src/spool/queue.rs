@@ -71,9 +71,12 @@ impl Entry {
     pub(super) fn header(&self) -> RecordHeader {
         let (gap, frame_bytes, inflated_bytes, frame_crc) = match &self.body {
             Body::Stored { bytes, inflated, crc, .. } => (None, *bytes, *inflated, *crc),
-            Body::Memory { frame, inflated } => {
-                (None, u32::try_from(frame.len()).unwrap_or(u32::MAX), *inflated, crc32c::crc32c(frame))
-            }
+            Body::Memory { frame, inflated } => (
+                None,
+                u32::try_from(frame.len()).unwrap_or(u32::MAX),
+                *inflated,
+                crc32c::crc32c(frame),
+            ),
             Body::Gap(reason) => (Some(*reason), 0, 0, 0),
         };
         RecordHeader {
@@ -237,6 +240,7 @@ impl Queue {
         let segment = self.segments.back_mut().expect("the writer has its segment");
         segment.bytes = writer.bytes;
         segment.last = last;
+        segment.acknowledged_at = None;
         let id = segment.first;
         self.writer = Some(writer);
         for (entry, offset) in self.entries.range_mut(from..).zip(offsets) {

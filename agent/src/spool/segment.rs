@@ -143,7 +143,6 @@ pub(super) fn record_bytes(frame: &[u8]) -> u64 {
     (RECORD_HEADER_BYTES + frame.len()) as u64
 }
 
-
 fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use shared_model::GapReason;
 
-use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::format::SEGMENT_HEADER_BYTES;
 use super::queue::{Body, Entry, Queue};
 use super::segment;
 
@@ -92,9 +92,11 @@ impl Queue {
             }
             index = before;
         }
-        while self.entries.front().is_some_and(|front| {
-            front.segment.is_none() && front.last <= self.acknowledged
-        }) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|front| front.segment.is_none() && front.last <= self.acknowledged)
+        {
             self.entries.pop_front();
         }
     }
@@ -267,10 +269,6 @@ impl Queue {
         }
     }
 }
-
-/// Bytes of a segment that holds one gap.
-#[cfg(test)]
-pub(super) const GAP_SEGMENT_BYTES: u64 = (SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES) as u64;
 
 fn joins(before: &Entry, entry: &Entry) -> bool {
     match (&before.body, &entry.body) {

@@ -37,7 +37,8 @@ fn streams(spool: &Path) -> io::Result<Vec<Uuid>> {
     for entry in fs::read_dir(spool)? {
         let entry = entry?;
         if let Some(stream_id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            streams.push((entry.metadata().and_then(|metadata| metadata.modified()).ok(), stream_id));
+            streams
+                .push((entry.metadata().and_then(|metadata| metadata.modified()).ok(), stream_id));
         }
     }
     streams.sort_unstable();
@@ -57,7 +58,9 @@ struct Recovered {
 fn recover_segment(dir: &Path, id: u64, after: u64) -> Option<Recovered> {
     let path = segment::path(dir, id);
     let bytes = fs::read(&path)
-        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot read a segment"))
+        .inspect_err(
+            |error| tracing::warn!(path = %path.display(), %error, "cannot read a segment"),
+        )
         .unwrap_or_default();
     let mut entries: Vec<Entry> = Vec::new();
     let mut last = after;
@@ -183,7 +186,9 @@ impl Queue {
         let first = self.next;
         self.next += reports;
         match self.entries.back_mut() {
-            Some(Entry { last, segment: None, body: Body::Gap(GapReason::SpoolCorrupt), .. }) => {
+            Some(Entry {
+                last, segment: None, body: Body::Gap(GapReason::SpoolCorrupt), ..
+            }) => {
                 *last = self.next - 1;
             }
             _ => {
