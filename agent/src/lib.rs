@@ -3,11 +3,15 @@
 //! `main → agent → {collectors, spool, uplink} → {procfs, bpf, metrics} → shared-model`. Siblings never
 //! import each other; only `uplink` knows TLS and HTTP.
 
+pub mod agent;
 pub mod collectors;
+pub mod config;
 pub mod durable;
 pub mod enroll;
+pub mod facts;
 pub mod identity;
 pub mod metrics;
+pub mod once;
 pub mod procfs;
 pub mod profile;
 pub mod spool;

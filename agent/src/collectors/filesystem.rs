@@ -16,7 +16,7 @@ use std::path::Path;
 use rustix::fs::{StatVfs, statvfs};
 use serde::Deserialize;
 use shared_model::FilesystemSample;
-use shared_model::limits::{MAX_DEVICES, MAX_TEXT_BYTES};
+use shared_model::limits::{MAX_COUNTER, MAX_DEVICES, MAX_TEXT_BYTES};
 
 use self::mountinfo::Mount;
 use self::probe::Prober;
@@ -148,21 +148,28 @@ fn select(mounts: Vec<Mount>, options: &Options) -> Vec<Mount> {
 fn sample(mount: Mount, stat: Option<&StatVfs>) -> FilesystemSample {
     let mut row = FilesystemSample {
         mount_point: mount.mount_point,
-        device: mount.source,
+        device: cut(mount.source),
         filesystem_type: mount.filesystem_type,
         ..FilesystemSample::default()
     };
     if let Some(stat) = stat {
-        let bytes = |blocks: u64| Some(blocks.saturating_mul(stat.f_frsize));
+        // A FUSE file system may claim any size; one that no column can hold is no size.
+        let bytes = |blocks: u64| blocks.checked_mul(stat.f_frsize).filter(|&n| n <= MAX_COUNTER);
         row.total_bytes = bytes(stat.f_blocks);
         row.used_bytes = bytes(stat.f_blocks.saturating_sub(stat.f_bfree));
         row.available_bytes = bytes(stat.f_bavail);
-        if stat.f_files > 0 {
+        if (1..=MAX_COUNTER).contains(&stat.f_files) {
             row.inodes_total = Some(stat.f_files);
             row.inodes_used = Some(stat.f_files.saturating_sub(stat.f_ffree));
         }
     }
     row
+}
+
+/// At most [`MAX_TEXT_BYTES`] of a mount's source, which is whatever mount(8) was told.
+fn cut(mut source: String) -> String {
+    source.truncate(source.floor_char_boundary(MAX_TEXT_BYTES));
+    source
 }
 
 #[cfg(test)]

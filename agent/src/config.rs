@@ -1,0 +1,245 @@
+//! The agent's configuration: defaults, then a TOML file, then `PROCFLEET_AGENT_<KEY>` variables
+//! (`__` between table and key: `PROCFLEET_AGENT_SPOOL__MAX_BYTES`). Strict: an unknown key is an error
+//! that names it. `agent/agent.toml` documents every key and is parsed by a test.
+
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat};
+use serde::Deserialize;
+use shared_model::limits::{MAX_INTERVAL_MS, MIN_INTERVAL_MS};
+
+use crate::collectors::{block_device, filesystem, network_interface};
+use crate::profile::{Pattern, Profile};
+
+/// Read if it exists and no other file was asked for.
+pub const DEFAULT_PATH: &str = "/etc/procfleet/agent.toml";
+/// What every variable begins with.
+const ENVIRONMENT_PREFIX: &str = "PROCFLEET_AGENT";
+/// Smallest `[spool] max_bytes`: below, the spool could not hold a day's gap of one small host.
+const MIN_SPOOL_BYTES: u64 = 1 << 20;
+
+/// Every key, with its default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Holds `identity/`, `spool/` and `dead/`; 0700.
+    pub state_dir: PathBuf,
+    /// Time between two reports, ms.
+    pub interval_ms: u32,
+    /// Agent-door endpoints in order of preference; empty: those of the identity.
+    pub endpoints: Vec<String>,
+    /// What is recorded.
+    pub profile: Profile,
+    /// The queue on disk.
+    pub spool: SpoolConfig,
+    /// What is hidden.
+    pub redaction: RedactionConfig,
+    /// Which file systems are reported.
+    pub filesystem: filesystem::Options,
+    /// Which block devices are reported.
+    pub block_device: block_device::Options,
+    /// Which interfaces are reported.
+    pub network_interface: network_interface::Options,
+    /// What the agent may cost.
+    pub budget: BudgetConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/procfleet-agent"),
+            interval_ms: 30_000,
+            endpoints: Vec::new(),
+            profile: Profile::default(),
+            spool: SpoolConfig::default(),
+            redaction: RedactionConfig::default(),
+            filesystem: filesystem::Options::default(),
+            block_device: block_device::Options::default(),
+            network_interface: network_interface::Options::default(),
+            budget: BudgetConfig::default(),
+        }
+    }
+}
+
+/// `[spool]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// Most bytes on disk; the spool also stays within 5 % of the free space.
+    pub max_bytes: u64,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20 }
+    }
+}
+
+/// `[redaction]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedactionConfig {
+    /// Hidden in command lines beside what always is.
+    pub patterns: Vec<Pattern>,
+}
+
+/// `[budget]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetConfig {
+    /// CPU the agent may use, in cores, averaged. Above it the interval grows, up to four times.
+    pub cpu_cores: f64,
+}
+
+impl Default for BudgetConfig {
+    fn default() -> Self {
+        Self { cpu_cores: 0.01 }
+    }
+}
+
+/// A configuration that cannot be used. The text names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file asked for is not there.
+    #[error("{} does not exist", .0.display())]
+    Missing(PathBuf),
+    /// Not TOML, an unknown key, or a value of another type.
+    #[error("the configuration is not usable ({from})")]
+    Unusable {
+        /// Where it was read from.
+        from: String,
+        /// Which key, and why.
+        #[source]
+        source: Box<config::ConfigError>,
+    },
+    /// A value out of its range.
+    #[error("{key} {detail}")]
+    Range {
+        /// Which key.
+        key: &'static str,
+        /// What is allowed.
+        detail: String,
+    },
+}
+
+impl Config {
+    /// Reads `file`, which must exist, or else [`DEFAULT_PATH`], which need not; then the environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        if let Some(file) = file.filter(|file| !file.exists()) {
+            return Err(ConfigError::Missing(file.to_owned()));
+        }
+        let path = file.unwrap_or(Path::new(DEFAULT_PATH));
+        let text = File::from(path).format(FileFormat::Toml).required(file.is_some());
+        let environment = Environment::with_prefix(ENVIRONMENT_PREFIX)
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("endpoints");
+        let from = format!("{} and {ENVIRONMENT_PREFIX}_* variables", path.display());
+        Self::build(config::Config::builder().add_source(text).add_source(environment), from)
+    }
+
+    /// Reads TOML and nothing else.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let source = File::from_str(text, FileFormat::Toml);
+        Self::build(config::Config::builder().add_source(source), "text".to_owned())
+    }
+
+    /// `<state_dir>/identity`.
+    pub fn identity_dir(&self) -> PathBuf {
+        self.state_dir.join("identity")
+    }
+
+    /// `<state_dir>/spool`.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.state_dir.join("spool")
+    }
+
+    /// `<state_dir>/dead`: records that no server could read.
+    pub fn dead_dir(&self) -> PathBuf {
+        self.state_dir.join("dead")
+    }
+
+    fn build(
+        builder: config::ConfigBuilder<config::builder::DefaultState>,
+        from: String,
+    ) -> Result<Self, ConfigError> {
+        let config: Self = builder
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|source| ConfigError::Unusable { from, source: Box::new(source) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let range = |key, detail: String| Err(ConfigError::Range { key, detail });
+        if !(MIN_INTERVAL_MS..=MAX_INTERVAL_MS).contains(&self.interval_ms) {
+            return range(
+                "interval_ms",
+                format!("must lie between {MIN_INTERVAL_MS} and {MAX_INTERVAL_MS}"),
+            );
+        }
+        if self.spool.max_bytes < MIN_SPOOL_BYTES {
+            return range("spool.max_bytes", format!("must be at least {MIN_SPOOL_BYTES}"));
+        }
+        if !(self.budget.cpu_cores > 0.0 && self.budget.cpu_cores.is_finite()) {
+            return range("budget.cpu_cores", "must be more than 0".to_owned());
+        }
+        if !(self.profile.cpu_cores >= 0.0) {
+            return range("profile.cpu_cores", "must be 0 or more".to_owned());
+        }
+        if !self.state_dir.is_absolute() {
+            return range("state_dir", "must be an absolute path".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        format!("{:#}", anyhow::Error::from(Config::parse(text).unwrap_err()))
+    }
+
+    #[test]
+    fn the_sample_holds_every_key_at_its_default() {
+        let sample = Config::parse(include_str!("../agent.toml")).unwrap();
+        assert_eq!(format!("{sample:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn nothing_is_the_default() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config.interval_ms, 30_000);
+        assert_eq!(config.identity_dir(), Path::new("/var/lib/procfleet-agent/identity"));
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        assert!(
+            error("intervall_ms = 1").contains("intervall_ms"),
+            "{}",
+            error("intervall_ms = 1")
+        );
+        assert!(error("[profile]\ncpu = 1").contains("`cpu`"), "{}", error("[profile]\ncpu = 1"));
+        assert!(error("[filesystem]\ntypes = []").contains("`types`"));
+    }
+
+    #[test]
+    fn wrong_values_name_their_key() {
+        assert!(error("interval_ms = \"often\"").contains("interval_ms"));
+        assert!(error("interval_ms = 5").contains("interval_ms"));
+        assert!(error("[budget]\ncpu_cores = 0").contains("budget.cpu_cores"));
+        assert!(error("[spool]\nmax_bytes = 12").contains("spool.max_bytes"));
+        assert!(error("state_dir = \"here\"").contains("state_dir"));
+        assert!(
+            error("[redaction]\npatterns = [\"(\"]").contains("patterns"),
+            "{}",
+            error("[redaction]\npatterns = [\"(\"]")
+        );
+    }
+}
