@@ -128,29 +128,27 @@ pub struct Registration {
     /// Longest a run may take before its part of the report is given up.
     pub deadline: Duration,
     /// Builds it. Reads nothing: whatever can fail or hang belongs in `collect`.
-    pub build: fn(&Setup) -> Box<dyn Collector>,
+    pub build: Build,
 }
+
+/// A collector's constructor.
+pub type Build = fn(&Setup) -> Box<dyn Collector>;
 
 /// Every collector, in the order in which their parts are merged.
 pub static REGISTRY: &[Registration] = &[
-    Registration { name: "cpu", tier: Tier::B, deadline: SHORT, build: cpu::build },
-    Registration { name: "memory", tier: Tier::B, deadline: SHORT, build: memory::build },
-    Registration { name: "load", tier: Tier::B, deadline: SHORT, build: load::build },
-    Registration { name: "pressure", tier: Tier::B, deadline: SHORT, build: pressure::build },
-    Registration {
-        name: "block_device",
-        tier: Tier::B,
-        deadline: SHORT,
-        build: block_device::build,
-    },
-    Registration {
-        name: "network_interface",
-        tier: Tier::B,
-        deadline: SHORT,
-        build: network_interface::build,
-    },
-    Registration { name: "filesystem", tier: Tier::B, deadline: LONG, build: filesystem::build },
+    procfs("cpu", SHORT, cpu::build),
+    procfs("memory", SHORT, memory::build),
+    procfs("load", SHORT, load::build),
+    procfs("pressure", SHORT, pressure::build),
+    procfs("block_device", SHORT, block_device::build),
+    procfs("network_interface", SHORT, network_interface::build),
+    procfs("filesystem", LONG, filesystem::build),
 ];
+
+/// A line of the registry for a collector that reads procfs and sysfs.
+const fn procfs(name: &'static str, deadline: Duration, build: Build) -> Registration {
+    Registration { name, tier: Tier::B, deadline, build }
+}
 
 /// Deadline of a collector that reads a handful of files of the kernel.
 const SHORT: Duration = Duration::from_secs(2);
@@ -179,7 +177,7 @@ fn text(bytes: &[u8]) -> Result<&str, ParseError> {
 impl Batch {
     /// Adds the part that another collector delivered. Each field of the host belongs to one collector.
     pub fn merge(&mut self, part: Self) {
-        merge_host(&mut self.host, part.host);
+        merge_host(&mut self.host, &part.host);
         self.filesystems.extend(part.filesystems);
         self.block_devices.extend(part.block_devices);
         self.network_interfaces.extend(part.network_interfaces);
@@ -192,12 +190,12 @@ impl Batch {
 }
 
 /// Takes over every field that is known in `part`.
-fn merge_host(host: &mut HostSample, part: HostSample) {
+fn merge_host(host: &mut HostSample, part: &HostSample) {
     macro_rules! take_over {
         ($($field:ident),+ $(,)?) => {
             // Names every field, so that one added to the contract does not compile until it is here.
             let HostSample { $($field),+ } = part;
-            $(if $field.is_some() { host.$field = $field; })+
+            $(if $field.is_some() { host.$field = *$field; })+
         };
     }
     take_over!(

@@ -187,7 +187,7 @@ impl Config {
         if !(self.budget.cpu_cores > 0.0 && self.budget.cpu_cores.is_finite()) {
             return range("budget.cpu_cores", "must be more than 0".to_owned());
         }
-        if !(self.profile.cpu_cores >= 0.0) {
+        if self.profile.cpu_cores.is_nan() || self.profile.cpu_cores < 0.0 {
             return range("profile.cpu_cores", "must be 0 or more".to_owned());
         }
         if !self.state_dir.is_absolute() {

@@ -35,7 +35,9 @@ fn hash_machine_id(machine_id: &str) -> Option<String> {
     let valid = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let digest =
         Sha256::new().chain_update(APPLICATION_ID).chain_update(id.to_ascii_lowercase()).finalize();
-    valid.then(|| digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    let hex =
+        |byte: &u8| [byte >> 4, byte & 15].map(|n| char::from(b"0123456789abcdef"[usize::from(n)]));
+    valid.then(|| digest.iter().flat_map(hex).collect())
 }
 
 /// `PRETTY_NAME`, unquoted as os-release(5) says.

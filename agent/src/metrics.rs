@@ -45,9 +45,7 @@ pub static COLLECTOR_PANICS: Counter = Counter::new("collector_panics");
 pub static FILESYSTEM_LATE: Counter = Counter::new("filesystem_late");
 /// Mounts, devices or interfaces beyond the protocol's limit.
 pub static DEVICES_SHED: Counter = Counter::new("devices_shed");
-/// Reports that could not be appended to the spool.
-pub static REPORTS_NOT_SPOOLED: Counter = Counter::new("reports_not_spooled");
-/// Ticks that should have been, but the agent was stopped, suspended or still busy.
+/// Ticks that should have been, but the agent was stopped or still busy with the one before.
 pub static TICKS_SKIPPED: Counter = Counter::new("ticks_skipped");
 /// Times the agent lengthened its interval to stay within its budget.
 pub static INTERVAL_LENGTHENED: Counter = Counter::new("interval_lengthened");
@@ -75,7 +73,6 @@ pub static ALL: &[&Counter] = &[
     &COLLECTOR_PANICS,
     &FILESYSTEM_LATE,
     &DEVICES_SHED,
-    &REPORTS_NOT_SPOOLED,
     &TICKS_SKIPPED,
     &INTERVAL_LENGTHENED,
     &CLOCK_JUMPS,

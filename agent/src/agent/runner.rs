@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use shared_model::limits::MAX_TEXT_BYTES;
 use shared_model::{CollectorOutcome, CollectorRun, Tier};
 
-use crate::collectors::{Batch, CollectError, Collector, Registration, Setup, Tick};
+use crate::collectors::{Batch, Build, CollectError, Collector, Registration, Setup, Tick};
 use crate::metrics::{COLLECTOR_LATE_RESULTS, COLLECTOR_PANICS, COLLECTOR_SKIPPED};
 
 /// See the module. Dropped, it waits for every collector that does not hang.
@@ -174,7 +174,7 @@ impl Worker {
             match run.outcome {
                 CollectorOutcome::Ok => tracing::info!(collector, "collector delivers again"),
                 CollectorOutcome::NoData => {
-                    tracing::info!(collector, "collector has no data on this host")
+                    tracing::info!(collector, "collector has no data on this host");
                 }
                 CollectorOutcome::Late => {
                     tracing::warn!(collector, deadline_us = run.duration_us, "collector is late");
@@ -191,7 +191,7 @@ impl Worker {
                     "no privileges: fields of other users' processes are unknown"
                 ),
                 Tier::A | Tier::B => {
-                    tracing::info!(collector, tier = ?run.tier, "collector changed its source")
+                    tracing::info!(collector, tier = ?run.tier, "collector changed its source");
                 }
             }
         }
@@ -213,7 +213,7 @@ impl Drop for Worker {
 /// One run on the collector's thread: builds it first if need be.
 fn answer_one(
     collector: &mut Option<Box<dyn Collector>>,
-    build: fn(&Setup) -> Box<dyn Collector>,
+    build: Build,
     setup: &Setup,
     question: &Question,
 ) -> Answer {
@@ -232,7 +232,7 @@ fn answer_one(
         Ok(Err(error)) => Err(Failure::Failed(chain(&error))),
         Err(panic) => {
             COLLECTOR_PANICS.add(1);
-            Err(Failure::Failed(cut(format!("panicked: {}", message(panic.as_ref())))))
+            Err(Failure::Failed(cut(&format!("panicked: {}", message(panic.as_ref())))))
         }
     };
     if result.is_err() {
@@ -252,7 +252,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&error.to_string());
         source = error.source();
     }
-    cut(text)
+    cut(&text)
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {
@@ -261,7 +261,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// What a report can hold.
-fn cut(text: String) -> String {
+fn cut(text: &str) -> String {
     let mut text = text.replace('\0', "\u{fffd}");
     text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
     text

@@ -109,7 +109,7 @@ impl Collector for Filesystem {
             let path = Path::new(&mount.mount_point);
             let stat = if mount.is_local() { statvfs(path).ok() } else { self.prober.ask(path) };
             // A mount that answers "nothing" has no storage; one that does not answer may have.
-            if !stat.as_ref().is_some_and(|stat| stat.f_blocks == 0) {
+            if stat.as_ref().is_none_or(|stat| stat.f_blocks > 0) {
                 batch.filesystems.push(sample(mount, stat.as_ref()));
             }
         }

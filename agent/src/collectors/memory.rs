@@ -1,6 +1,6 @@
 //! `/proc/meminfo`: memory and swap.
 //!
-//! `MemAvailable` exists since Linux 3.14 (and in the 3.10 of CentOS 7); before, what the kernel
+//! `MemAvailable` exists since Linux 3.14 (and in the 3.10 of RHEL 7); before, what the kernel
 //! would reclaim without pain is estimated as free + buffers + cached + reclaimable slab − shmem.
 
 use super::{Batch, CollectError, Collector, Setup, Tick, text};

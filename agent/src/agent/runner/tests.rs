@@ -6,7 +6,7 @@ use crate::procfs::Root;
 use crate::profile::Profile;
 
 /// Longer than anything in these tests takes: only a test that fails waits for it.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// The deadline of collectors that are made to miss it.
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -30,11 +30,7 @@ fn tick() -> Tick {
     }
 }
 
-fn line(
-    name: &'static str,
-    deadline: Duration,
-    build: fn(&Setup) -> Box<dyn Collector>,
-) -> Registration {
+fn line(name: &'static str, deadline: Duration, build: Build) -> Registration {
     Registration { name, tier: Tier::B, deadline, build }
 }
 

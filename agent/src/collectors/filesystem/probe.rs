@@ -47,14 +47,12 @@ impl<T: Send + 'static> Prober<T> {
     /// The answer of the file system at `path`; `None` if it failed, or did not come.
     pub fn ask(&mut self, path: &Path) -> Option<T> {
         if let Some(at) = self.stuck.iter().position(|(stuck, _)| stuck == path) {
-            match self.stuck[at].1.answer.try_recv() {
-                // It came back: what it says is old, but the thread can ask again.
-                Ok(_) => self.idle = Some(self.stuck.swap_remove(at).1),
-                Err(_) => {
-                    self.late += 1;
-                    return None;
-                }
+            if self.stuck[at].1.answer.try_recv().is_err() {
+                self.late += 1;
+                return None;
             }
+            // It came back: what it says is old, but the thread can ask again.
+            self.idle = Some(self.stuck.swap_remove(at).1);
         }
         let Some(asker) = self.idle.take().or_else(|| self.start()) else {
             self.late += 1;

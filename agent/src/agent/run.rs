@@ -1,0 +1,249 @@
+//! `procfleet-agent run`: the sampler thread, the uplink, and how they end.
+//!
+//! The sampler is a plain thread: it waits, ticks, appends to the spool. The uplink runs on a
+//! current-thread runtime on the main thread, which also waits for signals. On SIGTERM, SIGINT or SIGHUP
+//! the sampler appends one last report, then the uplink drains for a bounded time. A sampler that
+//! ends without being asked stops the program with an error: no agent runs without sampling.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use shared_model::{Record, Report, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::pace::Pace;
+use super::{Agent, AgentError, Moment};
+use crate::config::Config;
+use crate::identity::{Identity, IdentityError};
+use crate::metrics::{CLOCK_JUMPS, INTERVAL_LENGTHENED, TICKS_SKIPPED};
+use crate::procfs::Root;
+use crate::spool::{Appended, Limits, Spool, SpoolError};
+use crate::uplink::{Uplink, UplinkConfig, UplinkError};
+
+/// The first report comes this soon: a new host is to be seen at once.
+const FIRST_REPORT: Duration = Duration::from_secs(2);
+/// However short the interval is, collectors have this long.
+const LEAST_TIME: Duration = Duration::from_secs(1);
+/// How long the collectors have for the last report.
+const LAST_TICK: Duration = Duration::from_secs(2);
+/// How long the sampler has to append its last report before the agent ends without it.
+const LAST_APPEND: Duration = Duration::from_secs(5);
+/// A wall clock that moved this much against the monotonic clock was set, or the host was suspended.
+const CLOCK_JUMP: Duration = Duration::from_secs(5);
+
+/// Why the agent does not run, or ran no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Not enrolled, or its identity is unreadable.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The uplink.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// The collectors.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The runtime, a thread or a signal handler.
+    #[error("cannot start {0}")]
+    Start(&'static str, #[source] io::Error),
+    /// A bug: it panicked.
+    #[error("the sampler ended unexpectedly")]
+    SamplerEnded,
+}
+
+/// Runs until a signal.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let identity = Identity::load(&config.identity_dir())?;
+    let limits = Limits { max_bytes: config.spool.max_bytes, ..Limits::default() };
+    let spool = Arc::new(Spool::open(&config.spool_dir(), limits, identity.host_id)?);
+    let endpoints = config.endpoints.clone();
+    let uplink = Uplink::new(&identity, UplinkConfig { endpoints, dead_dir: config.dead_dir() })?;
+    let agent = Agent::new(Root::system(), config, identity.host_id)?;
+    let interval = Duration::from_millis(config.interval_ms.into());
+    let pace = Pace::new(interval, config.budget.cpu_cores, identity.host_id);
+    tracing::info!(host_id = %identity.host_id, interval_ms = config.interval_ms, "the agent runs");
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Start("the runtime", source))?;
+    let (stop_sampler, stopped) = sync_channel(1);
+    let (ended, sampler_ended) = oneshot::channel();
+    let sampler =
+        Sampler { agent, spool: Arc::clone(&spool), pace, epoch: 0, started: Instant::now() };
+    thread::Builder::new()
+        .name("sampler".to_owned())
+        .spawn(move || {
+            sampler.run(&stopped);
+            if ended.send(()).is_err() {
+                tracing::debug!("nobody waits for the sampler any more");
+            }
+        })
+        .map_err(|source| RunError::Start("the sampler", source))?;
+    let stop = CancellationToken::new();
+    let deliver = uplink.run(spool, stop.clone());
+    runtime.block_on(async {
+        let ((), result) = tokio::join!(deliver, supervise(stop_sampler, sampler_ended, &stop));
+        result
+    })
+}
+
+/// Waits for a signal or the sampler's end; stops the sampler, then the uplink.
+async fn supervise(
+    stop_sampler: SyncSender<()>,
+    mut sampler_ended: oneshot::Receiver<()>,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    // However this ends, the uplink is told: `run` waits for both.
+    let _stop = stop.clone().drop_guard();
+    let handler = |kind| signal(kind).map_err(|source| RunError::Start("a signal handler", source));
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut hangup = handler(SignalKind::hangup())?;
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        _ = hangup.recv() => "SIGHUP",
+        _ = &mut sampler_ended => return Err(RunError::SamplerEnded),
+    };
+    tracing::info!(signal = name, "the agent stops after a last report");
+    drop(stop_sampler);
+    match tokio::time::timeout(LAST_APPEND, sampler_ended).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(RunError::SamplerEnded),
+        Err(_) => {
+            tracing::warn!("the last report could not be appended in time");
+            Ok(())
+        }
+    }
+}
+
+/// The sampling loop: the only place that reads the clocks.
+struct Sampler {
+    agent: Agent,
+    spool: Arc<Spool>,
+    pace: Pace,
+    /// [`Spool::dictionary_epoch`] that the last report knew.
+    epoch: u64,
+    started: Instant,
+}
+
+/// Both clocks, read together.
+#[derive(Clone, Copy)]
+struct Clocks {
+    wall: Timestamp,
+    monotonic: Duration,
+}
+
+impl Sampler {
+    fn run(mut self, stopped: &Receiver<()>) {
+        let mut last = self.clocks();
+        self.epoch = self.spool.dictionary_epoch();
+        self.agent.baseline(&moment(last, FIRST_REPORT, true));
+        let mut wait = self.pace.interval().min(FIRST_REPORT);
+        let mut first = true;
+        let mut kept = Appended::Durable;
+        loop {
+            // Nothing is ever sent: the sender's end is the word to stop.
+            let stopping = stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout);
+            let now = self.clocks();
+            let elapsed = now.monotonic.saturating_sub(last.monotonic);
+            note_clock_jump(last, now);
+            let at_most = if stopping { LAST_TICK } else { self.pace.interval().max(LEAST_TIME) };
+            // The baseline described everything to nobody.
+            let moment = moment(now, at_most, std::mem::take(&mut first) || self.missed());
+            if let Some(report) = self.agent.tick(&moment, &self.spool.stats()) {
+                TICKS_SKIPPED.add(self.pace.skipped(elapsed));
+                self.keep_to_budget(&report, elapsed);
+                let appended = self.append(report);
+                log_change(kept, appended);
+                kept = appended;
+                last = now;
+            }
+            if stopping {
+                return;
+            }
+            wait = self.pace.wait(self.clocks().wall);
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this loop owns the clock: everything below gets the moment passed in"
+    )]
+    fn clocks(&self) -> Clocks {
+        Clocks { wall: Timestamp::now_utc(), monotonic: self.started.elapsed() }
+    }
+
+    /// Whether the server may have missed definitions since the last report.
+    fn missed(&mut self) -> bool {
+        let epoch = self.spool.dictionary_epoch();
+        std::mem::replace(&mut self.epoch, epoch) != epoch
+    }
+
+    fn append(&self, mut report: Report) -> Appended {
+        self.spool.append(|position| {
+            report.stream_id = position.stream_id;
+            report.sequence = position.sequence;
+            Record::Report(Box::new(report))
+        })
+    }
+
+    fn keep_to_budget(&mut self, report: &Report, elapsed: Duration) {
+        let Some(cpu_us) = report.agent.cpu_us else { return };
+        let Some(change) = self.pace.account(Duration::from_micros(cpu_us), elapsed) else {
+            return;
+        };
+        let interval_ms = change.interval.as_millis();
+        if change.longer {
+            INTERVAL_LENGTHENED.add(1);
+            tracing::warn!(
+                interval_ms,
+                cores = change.cores,
+                "over budget: the interval is longer now"
+            );
+        } else {
+            tracing::info!(
+                interval_ms,
+                cores = change.cores,
+                "within budget: the interval is shorter again"
+            );
+        }
+    }
+}
+
+fn moment(clocks: Clocks, at_most: Duration, describe_all: bool) -> Moment {
+    Moment { sampled_at: clocks.wall, monotonic: clocks.monotonic, at_most, describe_all }
+}
+
+fn note_clock_jump(last: Clocks, now: Clocks) {
+    let wall = now.wall - last.wall;
+    let elapsed = now.monotonic.saturating_sub(last.monotonic);
+    let jump = (wall - elapsed).unsigned_abs();
+    if jump > CLOCK_JUMP {
+        CLOCK_JUMPS.add(1);
+        let seconds = jump.as_secs();
+        let forward = wall > elapsed;
+        tracing::warn!(seconds, forward, "the wall clock jumped, or the host was suspended");
+    }
+}
+
+/// One line when the spool's disk fails or works again, not one per report.
+fn log_change(before: Appended, now: Appended) {
+    if before == now {
+        return;
+    }
+    match now {
+        Appended::Durable => tracing::info!("the spool is written to disk again"),
+        Appended::Volatile => tracing::warn!("the spool cannot be written: reports wait in memory"),
+        Appended::Lost => tracing::error!("the spool has no room: reports are lost"),
+    }
+}

@@ -1,0 +1,54 @@
+//! The command line of `procfleet-agent`. Secrets are never arguments.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::once::{Format, parse_interval};
+
+/// Every process of this host, sampled and delivered exactly once.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not enrolled, 78 configuration not usable.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Configuration file [default: /etc/procfleet/agent.toml if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Samples this host and reports to the server until stopped
+    Run,
+    /// Gets this host its identity with an enrolment token, once
+    Enroll {
+        /// File that holds the token, removed after success [default: `PROCFLEET_TOKEN`, or asks]
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+    /// Samples this host once and prints what it saw; needs no server
+    Once {
+        /// How long to look, such as 500ms or 5s
+        #[arg(long, default_value = "1s", value_parser = parse_interval)]
+        interval: Duration,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Works on the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// What to do with the configuration.
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Reads the configuration as `run` would and says what is wrong with it
+    Check,
+}
