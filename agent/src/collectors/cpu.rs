@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn stat(line: &str, cpus: usize) -> Stat {
-        let cpus: String = (0..cpus).map(|cpu| format!("cpu{cpu} 1 2 3 4\n")).collect();
+        let cpus = "cpu0 1 2 3 4\n".repeat(cpus);
         parse(
             format!("cpu  {line}\n{cpus}intr 1 2\nctxt 100\nprocesses 7\nprocs_running 2\n")
                 .as_bytes(),
