@@ -117,7 +117,9 @@ impl Queue {
 
     /// Thins one segment of the older half of what is not acknowledged.
     fn thin(&mut self) -> bool {
-        let middle = self.acknowledged + (self.next - self.acknowledged) / 2;
+        let oldest = self.segments.iter().find(|segment| !segment.gap_only);
+        let oldest = oldest.map_or(0, |segment| segment.first).max(self.acknowledged);
+        let middle = oldest + (self.next - oldest) / 2;
         let candidate = (0..self.closed()).find(|&index| {
             let segment = &self.segments[index];
             !segment.thinned && segment.last <= middle && !self.pinned(index)
