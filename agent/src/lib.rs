@@ -16,4 +16,5 @@ pub mod once;
 pub mod procfs;
 pub mod profile;
 pub mod spool;
+pub mod tls;
 pub mod uplink;
