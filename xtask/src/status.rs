@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde_json::Value;
 
 use crate::down::{Part, processes};
 use crate::project::Project;
@@ -62,21 +61,9 @@ fn agent_health(project: &Project, state: &State) -> (bool, String) {
     let Some(host) = up::this_host(project, state) else {
         return (false, "unknown to the server: `cargo xtask logs agent`".to_owned());
     };
-    let sample = &host["latest_sample"];
-    let at = sample["sampled_at"].as_str().unwrap_or("never");
-    let spool = find(&host, "spool_records")
+    let sampled_at = host["last_sampled_at"].as_str();
+    let spool = host["agent"]["spool_reports"]
+        .as_u64()
         .map_or_else(String::new, |count| format!(", {count} reports in the spool"));
-    (!sample.is_null(), format!("last sample {at}{spool}"))
-}
-
-/// The first number under a key of this name, at any depth.
-fn find(value: &Value, key: &str) -> Option<u64> {
-    match value {
-        Value::Object(map) => map
-            .get(key)
-            .and_then(Value::as_u64)
-            .or_else(|| map.values().find_map(|value| find(value, key))),
-        Value::Array(list) => list.iter().find_map(|value| find(value, key)),
-        _ => None,
-    }
+    (sampled_at.is_some(), format!("last sample {}{spool}", sampled_at.unwrap_or("never")))
 }

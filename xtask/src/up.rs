@@ -80,8 +80,9 @@ fn bring_up(
     let key = server::ensure_admin_key(project, state, &url)?;
     agent::ensure_enrolled(project, state, &url)?;
     interrupted.check()?;
+    let before = agent::sampled_before(project, state, &key);
     started.agent = agent::ensure(project, state)?;
-    agent::wait_for_sample(project, state, &key, interrupted)
+    agent::wait_for_sample(project, state, &key, before.as_ref(), interrupted)
 }
 
 /// A running server keeps its ports unless others are asked for.

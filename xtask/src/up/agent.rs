@@ -82,11 +82,21 @@ pub(super) fn ensure(project: &Project, state: &mut State) -> Result<bool> {
     Ok(true)
 }
 
-/// Waits until the operators' API shows a sample of this host.
+/// When this host was last sampled before the agent is started: what `wait_for_sample` must not
+/// take for new. `None` if the agent runs already, or has never.
+pub(super) fn sampled_before(project: &Project, state: &State, key: &str) -> Option<Value> {
+    if state.agent.as_ref().is_some_and(|part| part.process.is_running()) {
+        return None;
+    }
+    Some(ask(state, &host_id(project)?, key).ok()??["last_sampled_at"].clone())
+}
+
+/// Waits until the operators' API shows a sample of this host, other than the one from `before`.
 pub(super) fn wait_for_sample(
     project: &Project,
     state: &State,
     key: &str,
+    before: Option<&Value>,
     interrupted: &Interrupt,
 ) -> Result<()> {
     let host = host_id(project).context("the enrolled identity names no host")?;
@@ -98,7 +108,8 @@ pub(super) fn wait_for_sample(
             bail!("the agent ended; its log ends with:\n{}", log_end(project));
         }
         let answer = ask(state, &host, key)?;
-        Ok(answer.filter(|host| !host["latest_sample"].is_null()).map(drop))
+        let sampled_at = answer.map_or(Value::Null, |host| host["last_sampled_at"].clone());
+        Ok((!sampled_at.is_null() && Some(&sampled_at) != before).then_some(()))
     })?;
     if seen.is_none() {
         bail!(
@@ -132,7 +143,9 @@ pub(super) fn host_reference(project: &Project) -> String {
 
 /// The server-minted id in the identity, `None` when this host was not enrolled from here.
 pub(super) fn host_id(project: &Project) -> Option<String> {
-    let text = std::fs::read(project.private("agent/identity/identity.json")).ok()?;
-    let identity: Value = serde_json::from_slice(&text).ok()?;
-    identity["host_id"].as_str().map(str::to_owned)
+    let files = std::fs::read_dir(project.private("agent/identity")).ok()?;
+    files.flatten().find_map(|file| {
+        let content: Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+        content["host_id"].as_str().map(str::to_owned)
+    })
 }
