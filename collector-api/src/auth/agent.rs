@@ -109,7 +109,8 @@ impl CertificateChecks {
             return Ok(identity);
         }
         let asked_at = Instant::now();
-        let state = self.store.certificate_state(peer).await?;
+        let state =
+            self.store.certificate_state(&peer.serial, peer.host_id, &peer.spki_sha256).await?;
         let refusal = match state {
             CertificateState::Good => {
                 let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! Whether a certificate is still good.
 
-use crate::auth::agent::PeerCertificate;
+use uuid::Uuid;
+
 use crate::store::{Store, StoreError};
 
 /// What the database knows of a certificate.
@@ -17,19 +18,21 @@ pub enum CertificateState {
 }
 
 impl Store {
-    /// Looks a certificate up, by serial, host and key.
+    /// Looks a certificate up, by serial (hex), host and the SHA-256 of its key (SPKI).
     pub async fn certificate_state(
         &self,
-        peer: &PeerCertificate,
+        serial: &str,
+        host_id: Uuid,
+        spki_sha256: &[u8; 32],
     ) -> Result<CertificateState, StoreError> {
         let row = sqlx::query!(
             r#"-- Store::certificate_state
             select h.lifecycle, c.status = 'active' and c.not_after > now() as "good!"
             from host_certificates c join hosts h using (host_id)
             where c.serial = $1 and c.host_id = $2 and c.spki_sha256 = $3"#,
-            peer.serial,
-            peer.host_id,
-            &peer.spki_sha256[..],
+            serial,
+            host_id,
+            &spki_sha256[..],
         )
         .fetch_optional(&self.pool)
         .await

@@ -12,24 +12,36 @@ const RULE: &str = "layering";
 type Layers = &'static [(&'static str, &'static [&'static str])];
 
 const AGENT: Layers = &[
-    ("once", &["agent", "collectors", "config", "metrics", "procfs", "profile"]),
+    ("once", &["agent", "collectors", "config", "procfs", "profile", "spool"]),
     (
         "agent",
-        &["collectors", "config", "identity", "metrics", "procfs", "profile", "spool", "uplink"],
+        &[
+            "collectors",
+            "config",
+            "durable",
+            "identity",
+            "metrics",
+            "procfs",
+            "profile",
+            "spool",
+            "uplink",
+        ],
     ),
-    ("config", &["collectors", "profile", "spool"]),
+    ("config", &["collectors", "profile"]),
     ("collectors", &["metrics", "procfs", "profile"]),
-    ("spool", &["metrics"]),
-    ("uplink", &["identity", "metrics", "spool"]),
-    ("enroll", &["identity", "uplink"]),
-    ("identity", &[]),
+    ("spool", &["durable", "metrics"]),
+    ("uplink", &["durable", "identity", "metrics", "spool"]),
+    ("enroll", &["durable", "identity"]),
+    ("identity", &["durable"]),
+    ("facts", &["procfs"]),
     ("profile", &[]),
     ("procfs", &[]),
+    ("durable", &[]),
     ("metrics", &[]),
 ];
 
 const SERVER: Layers = &[
-    ("cli", &["api", "app", "authority", "config", "enroll", "lifecycle", "store"]),
+    ("cli", &["app", "auth", "authority", "config", "document", "lifecycle", "metrics", "store"]),
     (
         "app",
         &[
@@ -37,28 +49,35 @@ const SERVER: Layers = &[
             "auth",
             "authority",
             "config",
+            "document",
             "doors",
             "enroll",
             "error",
+            "health",
             "ingest",
             "lifecycle",
             "maintenance",
-            "metrics",
             "store",
         ],
     ),
-    ("doors", &["auth", "authority", "config", "error", "lifecycle", "metrics", "store"]),
-    ("enroll", &["auth", "authority", "error", "extract", "metrics", "store"]),
+    ("document", &["api", "openapi"]),
+    // What answers requests, side by side; each is handed what it needs.
+    ("api", &["auth", "error", "extract", "metrics", "openapi", "store"]),
+    ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),
+    ("health", &["error", "metrics"]),
     ("ingest", &["auth", "error", "extract", "metrics", "store"]),
-    ("api", &["auth", "error", "extract", "metrics", "store"]),
-    ("maintenance", &["metrics", "store"]),
+    ("maintenance", &["error", "metrics", "store"]),
+    // What lets requests in.
+    ("doors", &["auth", "authority", "config", "error", "lifecycle", "metrics"]),
+    ("config", &["ingest"]),
+    ("authority", &["auth", "store"]),
     ("auth", &["error", "metrics", "store"]),
-    ("authority", &["error", "store"]),
-    ("lifecycle", &["metrics"]),
+    // The ground.
     ("extract", &["error"]),
+    ("openapi", &["error"]),
+    ("lifecycle", &["metrics"]),
     ("error", &["store"]),
     ("store", &["metrics"]),
-    ("config", &[]),
     ("metrics", &[]),
 ];
 
