@@ -20,6 +20,7 @@ pub mod load;
 pub mod memory;
 pub mod network_interface;
 pub mod pressure;
+pub mod process;
 
 use std::io;
 use std::path::Path;

@@ -6,6 +6,10 @@
 //! collector that needs them. No input makes a parser panic: a file that does not hold what its
 //! documentation says is a [`ParseError`], never a zero.
 
+pub mod cgroup;
+pub mod passwd;
+pub mod pid;
+
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,0 +1,2 @@
+//! Processes.
+mod redaction;

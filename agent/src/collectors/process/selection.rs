@@ -1,0 +1,145 @@
+//! Which processes a tick keeps, and the residual row that stands for all others.
+//!
+//! A row is kept if it reaches a threshold, **or** is among the `top` users of a resource (with more
+//! than nothing of it), **or** matches an always-keep pattern, **or** the profile keeps all. Resources
+//! are CPU (user and system), memory (resident and swapped), disk (read and written) and network
+//! (received and transmitted); what is unknown of one never keeps a row. A threshold of 0 keeps
+//! every row that knows its number.
+//!
+//! The sum of all rows, the residual included, is the sum of all processes, field by field. In the
+//! residual, unknown numbers count as absent: it is null only where all of its processes are.
+
+use std::time::Duration;
+
+use shared_model::limits::{MAX_COUNT, MAX_COUNTER};
+use shared_model::{InstanceId, ProcessSample};
+
+use crate::profile::Profile;
+
+/// Most rows kept in one tick; the rest of `keep_all` on a larger host goes to the residual.
+/// Such a report stays below the protocol's inflated limit with everything else it holds.
+pub(super) const MAX_KEPT: usize = 16_384;
+
+/// The four resources, in this order.
+const RESOURCES: usize = 4;
+
+/// Whether each row is kept. `matches` says which rows match an always-keep pattern; `interval` is
+/// `None` at the baseline, where nothing but memory is known.
+pub(super) fn select(
+    rows: &[ProcessSample],
+    matches: impl Fn(usize) -> bool,
+    profile: &Profile,
+    interval: Option<Duration>,
+) -> Vec<bool> {
+    let thresholds = thresholds(profile, interval);
+    let uses: Vec<_> = rows.iter().map(uses).collect();
+    let mut kept: Vec<bool> = uses
+        .iter()
+        .enumerate()
+        .map(|(index, uses)| {
+            profile.keep_all
+                || uses.iter().zip(&thresholds).any(|(used, least)| {
+                    used.zip(*least).is_some_and(|(used, least)| used >= least)
+                })
+                || matches(index)
+        })
+        .collect();
+    for resource in 0..RESOURCES {
+        let mut users: Vec<_> = (0..rows.len())
+            .filter_map(|index| uses[index][resource].filter(|&used| used > 0).zip(Some(index)))
+            .collect();
+        let top = profile.top.min(users.len());
+        if top > 0 {
+            users.select_nth_unstable_by(top - 1, |one, other| other.cmp(one));
+            for &(_, index) in &users[..top] {
+                kept[index] = true;
+            }
+        }
+    }
+    for beyond in kept.iter_mut().filter(|kept| **kept).skip(MAX_KEPT) {
+        *beyond = false;
+    }
+    kept
+}
+
+/// The sum of `rows`; `None` without rows.
+pub(super) fn residual<'a>(rows: impl Iterator<Item = &'a ProcessSample>) -> Option<ProcessSample> {
+    rows.fold(None, |sum, row| {
+        let mut sum = sum.unwrap_or(ProcessSample {
+            instance_id: InstanceId::RESIDUAL,
+            ..ProcessSample::default()
+        });
+        add_row(&mut sum, row);
+        Some(sum)
+    })
+}
+
+fn add_row(sum: &mut ProcessSample, row: &ProcessSample) {
+    sum.process_count = sum.process_count.saturating_add(row.process_count).min(MAX_COUNT);
+    add(&mut sum.cpu_user_us, row.cpu_user_us);
+    add(&mut sum.cpu_system_us, row.cpu_system_us);
+    add(&mut sum.memory_usage_bytes, row.memory_usage_bytes);
+    add(&mut sum.memory_swap_bytes, row.memory_swap_bytes);
+    add(&mut sum.disk_read_bytes, row.disk_read_bytes);
+    add(&mut sum.disk_write_bytes, row.disk_write_bytes);
+    add(&mut sum.network_receive_bytes, row.network_receive_bytes);
+    add(&mut sum.network_transmit_bytes, row.network_transmit_bytes);
+    add(&mut sum.run_queue_delay_us, row.run_queue_delay_us);
+    add_count(&mut sum.thread_count, row.thread_count);
+    add_count(&mut sum.file_descriptor_count, row.file_descriptor_count);
+    add(&mut sum.paging_faults_minor, row.paging_faults_minor);
+    add(&mut sum.paging_faults_major, row.paging_faults_major);
+    add(&mut sum.context_switches_voluntary, row.context_switches_voluntary);
+    add(&mut sum.context_switches_involuntary, row.context_switches_involuntary);
+}
+
+fn add(sum: &mut Option<u64>, value: Option<u64>) {
+    if let Some(value) = value {
+        *sum = Some(sum.unwrap_or(0).saturating_add(value).min(MAX_COUNTER));
+    }
+}
+
+fn add_count(sum: &mut Option<u32>, value: Option<u32>) {
+    if let Some(value) = value {
+        *sum = Some(sum.unwrap_or(0).saturating_add(value).min(MAX_COUNT));
+    }
+}
+
+/// What a row uses of each resource, in the unit of its fields.
+fn uses(row: &ProcessSample) -> [Option<u64>; RESOURCES] {
+    let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+        (None, None) => None,
+        _ => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
+    };
+    [
+        sum(row.cpu_user_us, row.cpu_system_us),
+        sum(row.memory_usage_bytes, row.memory_swap_bytes),
+        sum(row.disk_read_bytes, row.disk_write_bytes),
+        sum(row.network_receive_bytes, row.network_transmit_bytes),
+    ]
+}
+
+/// The least of each resource that keeps a row, over this interval.
+fn thresholds(profile: &Profile, interval: Option<Duration>) -> [Option<u64>; RESOURCES] {
+    let over_interval = |per_second: f64| {
+        let least = (per_second * interval?.as_secs_f64()).ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "`as` saturates: a negative threshold is 0, NaN is 0, a huge one keeps nothing"
+        )]
+        let least = least as u64;
+        Some(least)
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a threshold need not be exact beyond 2^53 bytes")]
+    let bytes_per_second = |rate: u64| over_interval(rate as f64);
+    [
+        over_interval(profile.cpu_cores * 1e6),
+        Some(profile.memory_bytes),
+        bytes_per_second(profile.disk_bytes_per_second),
+        bytes_per_second(profile.network_bytes_per_second),
+    ]
+}
+
+#[cfg(test)]
+mod tests;
