@@ -144,6 +144,7 @@ pub static REGISTRY: &[Registration] = &[
     procfs("block_device", SHORT, block_device::build),
     procfs("network_interface", SHORT, network_interface::build),
     procfs("filesystem", LONG, filesystem::build),
+    procfs("process", LONG, process::build),
 ];
 
 /// A line of the registry for a collector that reads procfs and sysfs.

@@ -35,6 +35,10 @@ impl Counter {
 pub static COUNTER_ANOMALIES: Counter = Counter::new("counter_anomalies");
 /// Counters of a process that fell or contradicted another.
 pub static PROCESS_ANOMALIES: Counter = Counter::new("process_anomalies");
+/// Processes whose command line could not be read in time (described later).
+pub static PROCESS_DETAILS_LATE: Counter = Counter::new("process_details_late");
+/// Rows of processes beyond what one report carries (in the residual instead).
+pub static PROCESS_ROWS_SHED: Counter = Counter::new("process_rows_shed");
 /// Ticks that a collector missed because an earlier run of it still hung.
 pub static COLLECTOR_SKIPPED: Counter = Counter::new("collector_skipped");
 /// Results that came after their deadline and were thrown away.
@@ -68,6 +72,8 @@ pub static REQUESTS_FAILED: Counter = Counter::new("requests_failed");
 pub static ALL: &[&Counter] = &[
     &COUNTER_ANOMALIES,
     &PROCESS_ANOMALIES,
+    &PROCESS_DETAILS_LATE,
+    &PROCESS_ROWS_SHED,
     &COLLECTOR_SKIPPED,
     &COLLECTOR_LATE_RESULTS,
     &COLLECTOR_PANICS,

@@ -116,11 +116,13 @@ impl ParseError {
 #[derive(Debug)]
 pub struct Reader {
     buffer: Vec<u8>,
+    /// Length of the last record read.
+    record: usize,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { buffer: vec![0; FIRST_BUFFER_BYTES] }
+        Self { buffer: vec![0; FIRST_BUFFER_BYTES], record: 0 }
     }
 }
 
@@ -139,8 +141,14 @@ impl Reader {
     /// The whole of a file that the kernel produces in one piece (everything of `/proc/<pid>` but
     /// lists), from its start, by one `pread`: for descriptors that stay open between ticks.
     pub fn read_record(&mut self, file: impl AsFd) -> Result<&[u8], Errno> {
-        let length = rustix::io::pread(file, &mut self.buffer[..], 0)?;
-        Ok(&self.buffer[..length])
+        self.record = 0;
+        self.record = rustix::io::pread(file, &mut self.buffer[..], 0)?;
+        Ok(self.record())
+    }
+
+    /// The record read last.
+    pub fn record(&self) -> &[u8] {
+        &self.buffer[..self.record]
     }
 
     /// [`Self::read_record`] of `name` in an open directory.

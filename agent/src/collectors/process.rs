@@ -1,2 +1,312 @@
-//! Processes.
+//! Processes: one walk of `/proc` per tick.
+//!
+//! 1. **Walk**: `stat`, `statm` and `io` of every process ([`files`]), differences against what each
+//!    instance counted before ([`live`]). An instance is (boot, pid, start time); one that is seen for
+//!    the first time and was born since the walk before counts from its birth, any other from its next
+//!    sample. What ends between two steps is no error.
+//! 2. **Select** what gets a row of its own; the rest is summed ([`selection`]). Patterns match the
+//!    redacted command line, so with patterns every new instance's is read first.
+//! 3. **Complete the kept rows** with what is too costly for all: open descriptors, fresh swap.
+//! 4. **Describe** what the server may not know ([`dictionary`], [`details`]).
+//!
+//! Unknown here, in tier B: network, run-queue delay and context switches. `/proc/<pid>/status` and
+//! `schedstat` count the first thread only, which is wrong for every process with more; the sum of the
+//! live threads falls when one ends. Descriptors are counted for kept rows only (the residual's are
+//! null). **Swap**: while the host has none in use, 0 for all and no file read; else `status` of kept rows in every
+//! tick and of the others every [`SWAP_EVERY`], at most [`SWAP_READS_PER_TICK`] at a time.
+//!
+//! Without the right to read other users' `io` their disk fields are null; if that is most of them
+//! the run is tier C.
+
+mod command_line;
+mod details;
+mod dictionary;
+mod files;
+mod live;
+mod owners;
 mod redaction;
+mod selection;
+
+use std::time::Duration;
+
+use shared_model::{ProcessSample, Tier, Timestamp};
+use uuid::Uuid;
+
+use self::dictionary::{Dictionary, Table};
+use self::files::Files;
+use self::live::{Live, Totals, Units};
+use super::{Batch, CollectError, Collector, Setup, Tick};
+use crate::procfs::{ParseError, ProcfsError, Reader, Root, amount_of, fields, lines, parse_u64};
+use crate::profile::Profile;
+
+/// How old the swap of a process without a row may be.
+const SWAP_EVERY: Duration = Duration::from_mins(5);
+/// Processes without a row whose swap is read in one tick.
+const SWAP_READS_PER_TICK: usize = 512;
+
+/// Builds the collector.
+pub fn build(setup: &Setup) -> Box<dyn Collector> {
+    Box::new(Processes::new(setup))
+}
+
+struct Processes {
+    root: Root,
+    boot_id: Uuid,
+    units: Units,
+    files: Option<Files>,
+    reader: Reader,
+    table: Table,
+    dictionary: Dictionary,
+    previous: Option<Walk>,
+    /// Between the last two walks.
+    interval: Option<Duration>,
+    /// Samples of this tick, and whose.
+    rows: Vec<ProcessSample>,
+    pids: Vec<u32>,
+    denial_logged: bool,
+}
+
+/// When a walk began.
+#[derive(Clone, Copy)]
+struct Walk {
+    number: u64,
+    /// Clock ticks since boot: what start times compare with.
+    uptime_ticks: u64,
+    monotonic: Duration,
+}
+
+impl Processes {
+    fn new(setup: &Setup) -> Self {
+        Self {
+            root: setup.root.clone(),
+            boot_id: setup.boot_id,
+            units: Units {
+                ticks_per_second: rustix::param::clock_ticks_per_second(),
+                page_bytes: rustix::param::page_size() as u64,
+            },
+            files: None,
+            reader: Reader::default(),
+            table: Table::new(),
+            dictionary: Dictionary::new(setup),
+            previous: None,
+            interval: None,
+            rows: Vec::new(),
+            pids: Vec::new(),
+            denial_logged: false,
+        }
+    }
+}
+
+impl Collector for Processes {
+    fn collect(&mut self, tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
+        let mut files = match self.files.take() {
+            Some(files) => files,
+            None => Files::open(&self.root.proc)?,
+        };
+        self.walk(tick, &mut files)?;
+        batch.tier = self.tier(&files);
+        let kept = self.select(&tick.profile);
+        self.complete(&mut files, &kept, tick.monotonic);
+        self.files = Some(files);
+        self.describe(tick, &kept, batch)?;
+        let left_over = self.rows.iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(row, _)| row);
+        batch.processes.extend(selection::residual(left_over));
+        batch
+            .processes
+            .extend(self.rows.drain(..).zip(kept).filter(|(_, kept)| *kept).map(|(row, _)| row));
+        Ok(())
+    }
+}
+
+impl Processes {
+    /// Samples every process into `rows`, whose process ids are then `pids`.
+    fn walk(&mut self, tick: &Tick, files: &mut Files) -> Result<(), CollectError> {
+        let before = self.previous;
+        let walk = Walk {
+            number: before.map_or(1, |before| before.number + 1),
+            uptime_ticks: self.uptime_ticks()?,
+            monotonic: tick.monotonic,
+        };
+        let kept = self.table.values().filter_map(|live| live.files.as_ref());
+        files.begin(kept.map(files::Kept::count).sum());
+        self.dictionary.begin(&mut self.table, tick.describe_all, tick.monotonic);
+        self.rows.clear();
+        let mut pids = std::mem::take(&mut self.pids);
+        files.list(&mut pids)?;
+        let mut failure = None;
+        pids.retain(|&pid| match self.read(pid, walk, files) {
+            Ok(seen) => seen,
+            Err(error) => {
+                failure.get_or_insert(error);
+                false
+            }
+        });
+        self.pids = pids;
+        // One process that cannot be read is not the end of the others.
+        if let Some(error) = failure.filter(|_| self.rows.is_empty()) {
+            return Err(error.into());
+        }
+        let dictionary = &mut self.dictionary;
+        self.table.retain(|_, live| {
+            let is_alive = live.seen == walk.number;
+            if !is_alive {
+                dictionary.forget(&live.entry);
+            }
+            is_alive
+        });
+        self.add_swap(files, tick.monotonic);
+        self.interval = before.map(|before| walk.monotonic.saturating_sub(before.monotonic));
+        self.previous = Some(walk);
+        Ok(())
+    }
+
+    /// Samples one process. False: it is gone.
+    fn read(&mut self, pid: u32, walk: Walk, files: &mut Files) -> Result<bool, ProcfsError> {
+        let mut known = self.table.get_mut(&pid);
+        let mut kept = known.as_mut().and_then(|live| live.files.take());
+        let Some(reading) = files.read(pid, &mut kept)? else { return Ok(false) };
+        let stat = &reading.stat;
+        let live = match known {
+            Some(live) if live.start_ticks == stat.start_ticks => live,
+            _ => {
+                let is_born =
+                    self.previous.is_some_and(|before| stat.start_ticks >= before.uptime_ticks);
+                let totals = is_born.then_some(Totals::BIRTH);
+                let new = Live::new(self.boot_id, pid, stat, totals);
+                if let Some(reused) = self.table.insert(pid, new) {
+                    self.dictionary.forget(&reused.entry);
+                }
+                let Some(live) = self.table.get_mut(&pid) else { return Ok(false) };
+                live
+            }
+        };
+        live.seen = walk.number;
+        live.files = kept;
+        self.rows.push(live.update(&reading, self.units));
+        Ok(true)
+    }
+
+    fn uptime_ticks(&mut self) -> Result<u64, ProcfsError> {
+        let path = self.root.proc.join("uptime");
+        let file = self.reader.read(&path)?;
+        parse_uptime(file, self.units.ticks_per_second).map_err(|error| error.of(path))
+    }
+
+    /// Adds what is swapped out to the rows; see the module.
+    fn add_swap(&mut self, files: &mut Files, now: Duration) {
+        let Some(in_use) = self.swap_in_use() else { return };
+        let mut reads = SWAP_READS_PER_TICK;
+        for (row, pid) in self.rows.iter_mut().zip(&self.pids) {
+            let Some(live) = self.table.get_mut(pid) else { continue };
+            if in_use == 0 || live.is_kernel_thread {
+                row.memory_swap_bytes = Some(0);
+                live.swap = None;
+                continue;
+            }
+            let is_fresh = live.swap.is_some_and(|(_, at)| now.saturating_sub(at) < SWAP_EVERY);
+            if !is_fresh && reads > 0 {
+                reads -= 1;
+                live.swap = files.read_swap(*pid).map(|bytes| (bytes, now));
+            }
+            row.memory_swap_bytes = live.swap.map(|(bytes, _)| bytes);
+        }
+    }
+
+    /// Swap that the host uses, bytes.
+    fn swap_in_use(&mut self) -> Option<u64> {
+        let file = self.reader.read(&self.root.proc.join("meminfo")).ok()?;
+        amount_of(file, "SwapTotal")?.checked_sub(amount_of(file, "SwapFree")?)
+    }
+
+    fn tier(&mut self, files: &Files) -> Option<Tier> {
+        if files.io_denied > 0 && !self.denial_logged {
+            self.denial_logged = true;
+            tracing::info!(
+                denied = files.io_denied,
+                asked = files.io_asked,
+                "the disk I/O of some processes may not be read; it stays unknown"
+            );
+        }
+        (files.io_denied * 2 > files.io_asked).then_some(Tier::C)
+    }
+
+    /// Whether each row is kept.
+    fn select(&mut self, profile: &Profile) -> Vec<bool> {
+        let patterns = &profile.always_keep;
+        self.dictionary.set_patterns(&mut self.table, patterns);
+        let mut matches = Vec::new();
+        if !patterns.is_empty() {
+            self.dictionary.read_details(&mut self.table, self.pids.iter().copied());
+            matches.extend(self.pids.iter().map(|pid| {
+                self.table.get_mut(pid).is_some_and(|live| Dictionary::matches(live, patterns))
+            }));
+        }
+        let is_match = |row: usize| matches.get(row).is_some_and(|matches| *matches);
+        selection::select(&self.rows, is_match, profile, self.interval)
+    }
+
+    /// Reads what only kept rows are worth.
+    fn complete(&mut self, files: &mut Files, kept: &[bool], now: Duration) {
+        let rows = self.rows.iter_mut().zip(&self.pids).zip(kept);
+        for ((row, pid), _) in rows.filter(|(_, kept)| **kept) {
+            row.file_descriptor_count = files.count_descriptors(*pid);
+            let Some(live) = self.table.get_mut(pid) else { continue };
+            if live.swap.is_some_and(|(_, at)| at < now) {
+                live.swap = files.read_swap(*pid).map(|bytes| (bytes, now)).or(live.swap);
+                row.memory_swap_bytes = live.swap.map(|(bytes, _)| bytes);
+            }
+        }
+    }
+
+    /// Describes the kept rows, and what is due again.
+    fn describe(
+        &mut self,
+        tick: &Tick,
+        kept: &[bool],
+        batch: &mut Batch,
+    ) -> Result<(), CollectError> {
+        let wanted = self.pids.iter().zip(kept).filter(|(_, kept)| **kept).map(|(pid, _)| *pid);
+        Dictionary::want(&mut self.table, wanted);
+        let due = Dictionary::wanted(&self.table);
+        self.dictionary.read_details(&mut self.table, due.into_iter());
+        if !Dictionary::is_due(&self.table) {
+            return Ok(());
+        }
+        let path = self.root.proc.join("stat");
+        let boot = parse_btime(self.reader.read(&path)?).map_err(|error| error.of(path))?;
+        let ticks_per_second = self.units.ticks_per_second;
+        let started_at = |ticks: u64| boot + from_ticks(ticks, ticks_per_second);
+        self.dictionary.describe(&mut self.table, batch, tick.monotonic, started_at);
+        Ok(())
+    }
+}
+
+/// Time since boot, first number of `/proc/uptime`, in clock ticks.
+fn parse_uptime(bytes: &[u8], ticks_per_second: u64) -> Result<u64, ParseError> {
+    let parse = || {
+        let text = fields(bytes).next()?;
+        let point = text.iter().position(|&byte| byte == b'.')?;
+        let (seconds, hundredths) = (parse_u64(&text[..point])?, &text[point + 1..]);
+        let hundredths = if hundredths.len() == 2 { parse_u64(hundredths)? } else { return None };
+        let hundredths = seconds.checked_mul(100)?.checked_add(hundredths)?;
+        Some(hundredths.checked_mul(ticks_per_second)? / 100)
+    };
+    parse().ok_or(ParseError("uptime"))
+}
+
+/// Wall-clock time of the boot: `btime` of `/proc/stat`.
+fn parse_btime(bytes: &[u8]) -> Result<Timestamp, ParseError> {
+    lines(bytes)
+        .find_map(|line| parse_u64(line.strip_prefix(b"btime ")?))
+        .and_then(|seconds| Timestamp::from_unix_timestamp(seconds.try_into().ok()?).ok())
+        .ok_or(ParseError("btime"))
+}
+
+fn from_ticks(ticks: u64, ticks_per_second: u64) -> Duration {
+    Duration::from_secs(ticks / ticks_per_second)
+        + Duration::from_secs(1) * u32::try_from(ticks % ticks_per_second).unwrap_or(0)
+            / u32::try_from(ticks_per_second).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Files of `/proc/<pid>`: `stat`, `statm`, `io`, `status` (proc_pid_stat(5) and its neighbours).
+//! Files of `/proc/<pid>`: `stat`, `statm`, `io`, `status` (`proc_pid_stat(5)` and its neighbours).
 
 use super::{ParseError, amount_of, fields, parse_u64, value_of};
 
@@ -194,10 +194,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = parse_stat(&bytes).is_ok();
-            let _ = parse_statm(&bytes).is_ok();
-            let _ = parse_io(&bytes).is_ok();
-            let _ = (parse_status_swap(&bytes), parse_status_user(&bytes));
+            drop((parse_stat(&bytes).is_ok(), parse_statm(&bytes).is_ok(), parse_io(&bytes).is_ok()));
+            drop((parse_status_swap(&bytes), parse_status_user(&bytes)));
         }
 
         #[test]
@@ -207,7 +205,7 @@ mod tests {
                 *place = byte;
             }
             text.truncate(cut);
-            let _ = parse_stat(&text).is_ok();
+            prop_assume!(parse_stat(&text).is_err());
         }
     }
 }

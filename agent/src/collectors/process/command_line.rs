@@ -30,8 +30,7 @@ pub(super) fn render(raw: &[u8], redactor: &Redactor) -> Option<String> {
         let last = raw.iter().rposition(|&byte| byte == 0 || byte.is_ascii_whitespace());
         raw = &raw[..last.unwrap_or(raw.len())];
     }
-    let arguments: Vec<_> =
-        raw.split(|&byte| byte == 0).map(|argument| clean(argument)).collect();
+    let arguments: Vec<_> = raw.split(|&byte| byte == 0).map(|argument| clean(argument)).collect();
     let mut line = redactor.redact(arguments.iter().map(|argument| &**argument));
     cut(&mut line, MAX_COMMAND_LINE_BYTES);
     line.truncate(line.trim_end().len());

@@ -14,6 +14,7 @@ use std::time::Duration;
 use shared_model::limits::{MAX_COUNT, MAX_COUNTER};
 use shared_model::{InstanceId, ProcessSample};
 
+use crate::metrics::PROCESS_ROWS_SHED;
 use crate::profile::Profile;
 
 /// Most rows kept in one tick; the rest of `keep_all` on a larger host goes to the residual.
@@ -45,8 +46,9 @@ pub(super) fn select(
         })
         .collect();
     for resource in 0..RESOURCES {
-        let mut users: Vec<_> = (0..rows.len())
-            .filter_map(|index| uses[index][resource].filter(|&used| used > 0).zip(Some(index)))
+        let used = uses.iter().map(|uses| uses[resource]).enumerate();
+        let mut users: Vec<_> = used
+            .filter_map(|(index, used)| used.filter(|&used| used > 0).zip(Some(index)))
             .collect();
         let top = profile.top.min(users.len());
         if top > 0 {
@@ -57,6 +59,7 @@ pub(super) fn select(
         }
     }
     for beyond in kept.iter_mut().filter(|kept| **kept).skip(MAX_KEPT) {
+        PROCESS_ROWS_SHED.add(1);
         *beyond = false;
     }
     kept
@@ -131,7 +134,10 @@ fn thresholds(profile: &Profile, interval: Option<Duration>) -> [Option<u64>; RE
         let least = least as u64;
         Some(least)
     };
-    #[expect(clippy::cast_precision_loss, reason = "a threshold need not be exact beyond 2^53 bytes")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a threshold need not be exact beyond 2^53 bytes"
+    )]
     let bytes_per_second = |rate: u64| over_interval(rate as f64);
     [
         over_interval(profile.cpu_cores * 1e6),

@@ -97,10 +97,10 @@ fn parts(name: &str) -> Vec<String> {
     let mut part = String::new();
     let mut after_small = false;
     for letter in name.chars() {
-        if !letter.is_ascii_alphanumeric() || (letter.is_ascii_uppercase() && after_small) {
-            if !part.is_empty() {
-                parts.push(std::mem::take(&mut part));
-            }
+        let is_boundary =
+            !letter.is_ascii_alphanumeric() || (letter.is_ascii_uppercase() && after_small);
+        if is_boundary && !part.is_empty() {
+            parts.push(std::mem::take(&mut part));
         }
         if letter.is_ascii_alphanumeric() {
             part.push(letter.to_ascii_lowercase());

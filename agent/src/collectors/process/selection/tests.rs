@@ -73,7 +73,9 @@ fn numbers(row: &ProcessSample) -> serde_json::Map<String, serde_json::Value> {
     fields
 }
 
-fn totals<'a>(rows: impl Iterator<Item = &'a ProcessSample>) -> serde_json::Map<String, serde_json::Value> {
+fn totals<'a>(
+    rows: impl Iterator<Item = &'a ProcessSample>,
+) -> serde_json::Map<String, serde_json::Value> {
     let mut totals = serde_json::Map::new();
     for row in rows {
         for (name, value) in numbers(row) {

@@ -1,0 +1,269 @@
+//! Describes processes and instances that the server may not know.
+//!
+//! An instance is described in the first report that holds a row of it, again when it executes another
+//! program, every [`DESCRIBE_EVERY`], and when [`crate::collectors::Tick::describe_all`] says that the server may have missed
+//! something. Instances that never had a row are never described, and (without always-keep patterns)
+//! their command lines are never read. A process is described together with an instance unless a live instance
+//! of it was described before.
+//!
+//! **The server can name every row it gets.** If the details of an instance are late (see [`super::details`]),
+//! or it ended before they were read, it is described at once as `[comm]`; the true command line follows in a later
+//! report, and the newest description wins. The one exception: descriptions beyond
+//! [`MAX_BYTES`] in one report come in the next ones, at a mass start with `keep_all`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use shared_model::limits::MAX_DICTIONARY;
+use shared_model::{InstanceDefinition, ProcessDefinition, ProcessId, Timestamp};
+
+use super::command_line::{bracketed, executable_name, render};
+use super::details::{DetailReader, Details, Question};
+use super::live::Live;
+use super::owners::Owners;
+use super::redaction::Redactor;
+use crate::collectors::{Batch, Setup};
+use crate::procfs::Reader;
+use crate::procfs::cgroup::systemd_unit;
+use crate::profile::Pattern;
+
+/// How often a live instance is described again: titles that processes give themselves change.
+const DESCRIBE_EVERY: Duration = Duration::from_hours(6);
+/// Instances whose details are read again in one tick because of their age.
+const REFRESH_PER_TICK: usize = 64;
+/// Bytes of descriptions in one report, roughly.
+const MAX_BYTES: usize = 8 << 20;
+/// What an instance's description takes beside its texts, bytes of JSON.
+const OVERHEAD_BYTES: usize = 400;
+
+/// What the dictionary remembers of one live instance.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    definition: Option<Box<Definition>>,
+    /// Details were read since the instance began to run what it runs.
+    is_detailed: bool,
+    /// It had a row in a report.
+    is_wanted: bool,
+    /// When it was described last; `None`: due.
+    described_at: Option<Duration>,
+    /// The process that was described with it.
+    process_id: Option<ProcessId>,
+    /// Whether it matches the always-keep patterns.
+    matches: Option<bool>,
+}
+
+impl Entry {
+    /// It runs another program, or may.
+    pub(super) fn outdate(&mut self) {
+        *self = Self { is_wanted: self.is_wanted, process_id: self.process_id, ..Self::default() };
+    }
+}
+
+#[derive(Debug)]
+struct Definition {
+    process: ProcessDefinition,
+    details: Details,
+}
+
+/// Live instances by process id.
+pub(super) type Table = HashMap<u32, Live>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Dictionary {
+    details: DetailReader,
+    redactor: Redactor,
+    owners: Owners,
+    /// Live instances that each process was described with.
+    described: HashMap<ProcessId, u32>,
+    /// The patterns that the entries' `matches` are of.
+    patterns: Vec<String>,
+}
+
+impl Dictionary {
+    pub(super) fn new(setup: &Setup) -> Self {
+        Self {
+            details: DetailReader::new(&setup.root.proc),
+            redactor: Redactor::new(setup.redaction_patterns.clone()),
+            owners: Owners::new(&setup.root.etc),
+            described: HashMap::new(),
+            patterns: Vec::new(),
+        }
+    }
+
+    /// Begins a tick: marks what is due again.
+    pub(super) fn begin(&mut self, table: &mut Table, describe_all: bool, now: Duration) {
+        if describe_all {
+            self.described.clear();
+        }
+        let mut refreshed = 0;
+        for live in table.values_mut() {
+            let entry = &mut live.entry;
+            if describe_all {
+                (entry.described_at, entry.process_id) = (None, None);
+            }
+            let is_old =
+                entry.described_at.is_some_and(|at| now.saturating_sub(at) >= DESCRIBE_EVERY);
+            if is_old && refreshed < REFRESH_PER_TICK {
+                refreshed += 1;
+                (entry.described_at, entry.is_detailed) = (None, false);
+            }
+        }
+    }
+
+    /// Forgets an instance that ended.
+    pub(super) fn forget(&mut self, entry: &Entry) {
+        release(&mut self.described, entry.process_id);
+    }
+
+    /// Reads the details of those of `pids` whose are not known.
+    pub(super) fn read_details(&mut self, table: &mut Table, pids: impl Iterator<Item = u32>) {
+        let questions: Vec<_> = pids
+            .filter_map(|pid| table.get(&pid).map(|live| (pid, live)))
+            .filter(|(_, live)| !live.entry.is_detailed)
+            .map(|(pid, live)| Question { id: live.id, pid, start_ticks: live.start_ticks })
+            .collect();
+        let redactor = &self.redactor;
+        self.details.read(&questions, |question, details| {
+            if let Some(live) = table.get_mut(&question.pid).filter(|live| live.id == question.id) {
+                take_details(live, details, redactor);
+            }
+        });
+    }
+
+    /// Whether `live` matches one of `patterns`.
+    pub(super) fn matches(live: &mut Live, patterns: &[Pattern]) -> bool {
+        if let Some(matches) = live.entry.matches {
+            return matches;
+        }
+        let any = |text: &str| patterns.iter().any(|pattern| pattern.is_match(text));
+        match &live.entry.definition {
+            Some(definition) => {
+                let process = &definition.process;
+                let matches = any(&process.command_line) || any(&process.executable_name);
+                live.entry.matches = Some(matches);
+                matches
+            }
+            None => any(&executable_name(&live.comm, live.is_kernel_thread)),
+        }
+    }
+
+    /// Forgets which instances match where the patterns are no longer the same.
+    pub(super) fn set_patterns(&mut self, table: &mut Table, patterns: &[Pattern]) {
+        let is_same = self.patterns.len() == patterns.len()
+            && self.patterns.iter().zip(patterns).all(|(one, other)| one == other.0.as_str());
+        if !is_same {
+            self.patterns = patterns.iter().map(|pattern| pattern.0.as_str().to_owned()).collect();
+            for live in table.values_mut() {
+                live.entry.matches = None;
+            }
+        }
+    }
+
+    /// Every instance that had a row.
+    pub(super) fn wanted(table: &Table) -> Vec<u32> {
+        table.iter().filter(|(_, live)| live.entry.is_wanted).map(|(pid, _)| *pid).collect()
+    }
+
+    /// Marks instances that have a row in this report.
+    pub(super) fn want(table: &mut Table, pids: impl Iterator<Item = u32>) {
+        for pid in pids {
+            if let Some(live) = table.get_mut(&pid) {
+                live.entry.is_wanted = true;
+            }
+        }
+    }
+
+    /// Whether [`Self::describe`] has something to do.
+    pub(super) fn is_due(table: &Table) -> bool {
+        table.values().any(|live| live.entry.is_wanted && live.entry.described_at.is_none())
+    }
+
+    /// Describes what is due. `started_at` turns start ticks into wall-clock time.
+    pub(super) fn describe(
+        &mut self,
+        table: &mut Table,
+        batch: &mut Batch,
+        now: Duration,
+        started_at: impl Fn(u64) -> Timestamp,
+    ) {
+        self.owners.refresh(&mut Reader::default());
+        let mut bytes = 0;
+        for (&pid, live) in table.iter_mut() {
+            if !live.entry.is_wanted || live.entry.described_at.is_some() {
+                continue;
+            }
+            if live.entry.definition.is_none() {
+                set_definition(live, Details::default(), &self.redactor);
+            }
+            let Some(definition) = &live.entry.definition else { continue };
+            bytes += definition.process.command_line.len() + OVERHEAD_BYTES;
+            if bytes > MAX_BYTES || batch.instance_definitions.len() >= MAX_DICTIONARY {
+                return;
+            }
+            let process_id = definition.process.process_id;
+            if live.entry.process_id != Some(process_id) {
+                release(&mut self.described, live.entry.process_id);
+                let instances = self.described.entry(process_id).or_insert(0);
+                if *instances == 0 {
+                    batch.process_definitions.push(definition.process.clone());
+                }
+                *instances += 1;
+                live.entry.process_id = Some(process_id);
+            }
+            let details = &definition.details;
+            let owner = details.user_id.and_then(|user| self.owners.name(user));
+            batch.instance_definitions.push(InstanceDefinition {
+                instance_id: live.id,
+                process_id,
+                pid,
+                parent_pid: Some(live.parent_pid),
+                start_ticks: live.start_ticks,
+                creation_time: started_at(live.start_ticks),
+                user_id: details.user_id,
+                owner: owner.map(str::to_owned),
+                executable_path: details.executable_path.clone(),
+                cgroup: details.cgroup.clone(),
+                systemd_unit: details.cgroup.as_deref().and_then(systemd_unit).map(str::to_owned),
+                container_id: details.container_id.clone(),
+            });
+            live.entry.described_at = Some(now);
+        }
+    }
+}
+
+/// One instance less that `process_id` was described with.
+fn release(described: &mut HashMap<ProcessId, u32>, process_id: Option<ProcessId>) {
+    let Some(process_id) = process_id else { return };
+    if let Some(instances) = described.get_mut(&process_id) {
+        *instances -= 1;
+        if *instances == 0 {
+            described.remove(&process_id);
+        }
+    }
+}
+
+/// Takes over what the helper found; `None`: the instance ended, and there is no more to find.
+fn take_details(live: &mut Live, details: Option<Details>, redactor: &Redactor) {
+    live.entry.is_detailed = true;
+    match details {
+        // A zombie has lost its arguments, its cgroup and its user: what was known stays.
+        Some(details)
+            if details.executable_path.is_none()
+                && details.command_line.is_empty()
+                && !live.is_kernel_thread
+                && live.entry.definition.is_some() => {}
+        Some(details) => set_definition(live, details, redactor),
+        None => {}
+    }
+}
+
+fn set_definition(live: &mut Live, mut details: Details, redactor: &Redactor) {
+    let executable_name = executable_name(&live.comm, live.is_kernel_thread);
+    let raw = std::mem::take(&mut details.command_line);
+    let command_line = render(&raw, redactor).unwrap_or_else(|| bracketed(&executable_name));
+    let process_id = ProcessId::of(&command_line);
+    let process = ProcessDefinition { process_id, command_line, executable_name };
+    live.entry.definition = Some(Box::new(Definition { process, details }));
+    (live.entry.described_at, live.entry.matches) = (None, None);
+}

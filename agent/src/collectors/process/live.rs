@@ -1,0 +1,219 @@
+//! What is remembered of each live instance between two ticks, and the differences of its counters.
+
+use std::time::Duration;
+
+use shared_model::{InstanceId, ProcessSample};
+use uuid::Uuid;
+
+use super::dictionary::Entry;
+use super::files::{Kept, Reading};
+use crate::metrics::PROCESS_ANOMALIES;
+use crate::procfs::pid::{Io, Stat};
+
+/// The kernel's units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Units {
+    /// `sysconf(_SC_CLK_TCK)`.
+    pub(super) ticks_per_second: u64,
+    /// `sysconf(_SC_PAGESIZE)`.
+    pub(super) page_bytes: u64,
+}
+
+/// Counters since the birth of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    user_ticks: u64,
+    system_ticks: u64,
+    faults_minor: u64,
+    faults_major: u64,
+    io: Option<Io>,
+}
+
+impl Totals {
+    /// Those of a process at its birth.
+    pub(super) const BIRTH: Self = Self {
+        user_ticks: 0,
+        system_ticks: 0,
+        faults_minor: 0,
+        faults_major: 0,
+        io: Some(Io { read_bytes: 0, write_bytes: 0, cancelled_write_bytes: 0 }),
+    };
+
+    fn of(reading: &Reading<'_>) -> Self {
+        Self {
+            user_ticks: reading.stat.user_ticks,
+            system_ticks: reading.stat.system_ticks,
+            faults_minor: reading.stat.faults_minor,
+            faults_major: reading.stat.faults_major,
+            io: reading.io,
+        }
+    }
+}
+
+/// One live instance.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) id: InstanceId,
+    pub(super) start_ticks: u64,
+    pub(super) parent_pid: u32,
+    pub(super) comm: Box<[u8]>,
+    pub(super) is_kernel_thread: bool,
+    /// See [`Stat::image`].
+    image: (u64, u64),
+    /// `None` before the first reading that later ones are measured against.
+    totals: Option<Totals>,
+    pub(super) files: Option<Kept>,
+    /// `VmSwap`, and when it was read.
+    pub(super) swap: Option<(u64, Duration)>,
+    /// The walk that saw it last.
+    pub(super) seen: u64,
+    pub(super) entry: Entry,
+}
+
+impl Live {
+    /// First seen now. `totals` is what its next sample is measured against: [`Totals::BIRTH`] if it was
+    /// born after the walk before, `None` if it was there and its past is unknown.
+    pub(super) fn new(boot_id: Uuid, pid: u32, stat: &Stat<'_>, totals: Option<Totals>) -> Self {
+        Self {
+            id: InstanceId::of(boot_id, pid, stat.start_ticks),
+            start_ticks: stat.start_ticks,
+            parent_pid: stat.parent_pid,
+            comm: stat.comm.into(),
+            is_kernel_thread: stat.is_kernel_thread,
+            image: stat.image,
+            totals,
+            files: None,
+            swap: None,
+            seen: 0,
+            entry: Entry::default(),
+        }
+    }
+
+    /// Takes over a reading and makes its sample. A changed image or name means that it runs another
+    /// program, or may: it is described again. (What a kernel worker works on is no name.)
+    pub(super) fn update(&mut self, reading: &Reading<'_>, units: Units) -> ProcessSample {
+        let stat = &reading.stat;
+        // Zombies lose their image and their arguments; what they were is still true.
+        let executed = !stat.is_dead()
+            && (self.image != stat.image || (!self.is_kernel_thread && *self.comm != *stat.comm));
+        if executed {
+            self.image = stat.image;
+            self.comm = stat.comm.into();
+            self.entry.outdate();
+        }
+        self.parent_pid = stat.parent_pid;
+        let totals = Totals::of(reading);
+        let sample = sample(self.id, reading, self.totals.as_ref(), units);
+        // What cannot be read for once leaves the interval unknown, and the next one too.
+        self.totals = Some(totals);
+        sample
+    }
+}
+
+fn sample(
+    instance_id: InstanceId,
+    reading: &Reading<'_>,
+    before: Option<&Totals>,
+    units: Units,
+) -> ProcessSample {
+    let now = Totals::of(reading);
+    let microseconds = |ticks: u64| {
+        u64::try_from(u128::from(ticks) * 1_000_000 / u128::from(units.ticks_per_second))
+            .unwrap_or(u64::MAX)
+    };
+    let counter = |of: fn(&Totals) -> u64| before.map(|before| growth(of(before), of(&now)));
+    let io = |of: fn(&Io) -> u64| {
+        let (before, now) = (before?.io?, now.io?);
+        Some(growth(of(&before), of(&now)))
+    };
+    let written = io(|io| io.write_bytes);
+    let cancelled = io(|io| io.cancelled_write_bytes);
+    ProcessSample {
+        instance_id,
+        process_count: 1,
+        cpu_user_us: counter(|totals| totals.user_ticks).map(microseconds),
+        cpu_system_us: counter(|totals| totals.system_ticks).map(microseconds),
+        memory_usage_bytes: reading
+            .resident_pages
+            .map(|pages| pages.saturating_mul(units.page_bytes)),
+        disk_read_bytes: io(|io| io.read_bytes),
+        disk_write_bytes: written
+            .zip(cancelled)
+            .map(|(written, cancelled)| written.saturating_sub(cancelled)),
+        thread_count: Some(reading.stat.thread_count),
+        paging_faults_minor: counter(|totals| totals.faults_minor),
+        paging_faults_major: counter(|totals| totals.faults_major),
+        ..ProcessSample::default()
+    }
+}
+
+/// `now − before`. The kernel promises that these never fall; where one does, 0, and the fall is counted.
+fn growth(before: u64, now: u64) -> u64 {
+    now.checked_sub(before).unwrap_or_else(|| {
+        PROCESS_ANOMALIES.add(1);
+        0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::procfs::pid::parse_stat;
+
+    const UNITS: Units = Units { ticks_per_second: 100, page_bytes: 4096 };
+
+    fn stat(comm: &str, state: char, times: (u64, u64), image: u64) -> String {
+        let (user, system) = times;
+        format!(
+            "7 ({comm}) {state} 1 7 7 0 -1 0 5 0 1 0 {user} {system} 0 0 20 0 2 0 90 0 0 0 {image} 0 9\n"
+        )
+    }
+
+    fn reading(stat: &str, io: Option<Io>) -> Reading<'_> {
+        Reading { stat: parse_stat(stat.as_bytes()).unwrap(), resident_pages: Some(3), io }
+    }
+
+    fn live(stat: &str, totals: Option<Totals>) -> Live {
+        Live::new(Uuid::nil(), 7, &parse_stat(stat.as_bytes()).unwrap(), totals)
+    }
+
+    #[test]
+    fn a_baseline_knows_gauges_only() {
+        let text = stat("a", 'S', (100, 50), 1);
+        let io = Some(Io { read_bytes: 1, write_bytes: 2, cancelled_write_bytes: 0 });
+        let mut live = live(&text, None);
+        let sample = live.update(&reading(&text, io), UNITS);
+        assert_eq!((sample.memory_usage_bytes, sample.thread_count), (Some(3 * 4096), Some(2)));
+        assert_eq!((sample.cpu_user_us, sample.disk_read_bytes), (None, None));
+
+        let text = stat("a", 'S', (150, 51), 1);
+        let io = Some(Io { read_bytes: 11, write_bytes: 102, cancelled_write_bytes: 40 });
+        let sample = live.update(&reading(&text, io), UNITS);
+        assert_eq!((sample.cpu_user_us, sample.cpu_system_us), (Some(500_000), Some(10_000)));
+        assert_eq!((sample.disk_read_bytes, sample.disk_write_bytes), (Some(10), Some(60)));
+        assert_eq!((sample.paging_faults_minor, sample.paging_faults_major), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn one_born_in_the_interval_counts_from_its_birth() {
+        let text = stat("a", 'S', (100, 50), 1);
+        let sample = live(&text, Some(Totals::BIRTH)).update(&reading(&text, None), UNITS);
+        assert_eq!((sample.cpu_user_us, sample.paging_faults_minor), (Some(1_000_000), Some(5)));
+        assert_eq!(sample.disk_read_bytes, None, "unreadable is unknown, not 0");
+    }
+
+    #[test]
+    fn a_fall_is_zero_and_counted() {
+        let (high, low) = (stat("a", 'S', (100, 50), 1), stat("a", 'S', (99, 51), 1));
+        let mut live = live(&high, Some(Totals::BIRTH));
+        live.update(&reading(&high, None), UNITS);
+        let anomalies = PROCESS_ANOMALIES.get();
+        let sample = live.update(&reading(&low, None), UNITS);
+        assert_eq!((sample.cpu_user_us, sample.cpu_system_us), (Some(0), Some(10_000)));
+        assert!(PROCESS_ANOMALIES.get() > anomalies);
+        let gone = Some(Io { write_bytes: 5, cancelled_write_bytes: 9, ..Io::default() });
+        live.update(&reading(&low, Some(Io::default())), UNITS);
+        let sample = live.update(&reading(&low, gone), UNITS);
+        assert_eq!(sample.disk_write_bytes, Some(0), "more cancelled than written");
+    }
+}
