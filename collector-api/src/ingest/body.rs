@@ -105,6 +105,9 @@ pub(super) async fn read(body: Body) -> ApiResult<Bytes> {
 /// Inflates `body` within the caps and the budget, and checks that it is text of bounded depth that
 /// ends with a line's end. Blocking: not for async threads.
 pub(super) fn inflate(body: Bytes, encoding: Encoding, room: &mut Admitted) -> ApiResult<Bytes> {
+    if body.is_empty() {
+        return Err(ApiError::new(ProblemCode::Malformed, "The body is empty."));
+    }
     let text = match encoding {
         Encoding::Zstd => Bytes::from(inflate_zstd(&body, room)?),
         Encoding::Identity => body,

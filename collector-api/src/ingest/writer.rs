@@ -169,7 +169,7 @@ struct WriterTask {
 impl WriterTask {
     async fn run(self) {
         let mut again = None;
-        while let Some(mut connection) = self.connect().await {
+        while let Some(mut connection) = self.connect(&mut again).await {
             self.connected.fetch_add(1, Ordering::Relaxed);
             let lost = self.serve(&mut connection, &mut again).await;
             self.connected.fetch_sub(1, Ordering::Relaxed);
@@ -183,8 +183,9 @@ impl WriterTask {
         }
     }
 
-    /// Connects, however long it takes. `None`: stopped meanwhile.
-    async fn connect(&self) -> Option<ReportConnection> {
+    /// Connects, however long it takes. `None`: stopped meanwhile. A group that waits to be repeated
+    /// is worth one attempt, not more.
+    async fn connect(&self, again: &mut Option<Group>) -> Option<ReportConnection> {
         let mut pause = BACKOFF[0];
         loop {
             match timeout(CONNECT_TIMEOUT, self.store.report_connection()).await {
@@ -194,11 +195,14 @@ impl WriterTask {
                 }
                 Err(_) => tracing::warn!("the database does not answer a writer's connection"),
             }
-            self.refuse_queued().await;
+            if let Some(group) = again.take() {
+                group.answer_later(RETRY_AFTER);
+            }
+            self.refuse_queued();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.cancelled() => {
-                    self.refuse_queued().await;
+                    self.refuse_queued();
                     return None;
                 }
             }
@@ -207,7 +211,7 @@ impl WriterTask {
     }
 
     /// Answers what is queued while nobody can write it.
-    async fn refuse_queued(&self) {
+    fn refuse_queued(&self) {
         if self.connected.load(Ordering::Relaxed) > 0 {
             return;
         }
