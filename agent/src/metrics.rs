@@ -55,16 +55,6 @@ pub static TICKS_SKIPPED: Counter = Counter::new("ticks_skipped");
 pub static INTERVAL_LENGTHENED: Counter = Counter::new("interval_lengthened");
 /// Jumps of the wall clock against the monotonic clock.
 pub static CLOCK_JUMPS: Counter = Counter::new("clock_jumps");
-/// Reports given up because the spool was full (thinned or dropped); a gap record says which.
-pub static SPOOL_FULL: Counter = Counter::new("spool_full");
-/// Reports given up because the spool's disk could not be written and its memory was full.
-pub static SPOOL_UNWRITABLE: Counter = Counter::new("spool_unwritable");
-/// Spooled reports found damaged.
-pub static SPOOL_CORRUPT: Counter = Counter::new("spool_corrupt");
-/// Reports that the server refused for good.
-pub static REPORTS_REJECTED: Counter = Counter::new("reports_rejected");
-/// Reports that the server lost after it acknowledged them, and that were not kept so long.
-pub static SERVER_LOST_DATA: Counter = Counter::new("server_lost_data");
 /// Requests to a server that failed or were refused.
 pub static REQUESTS_FAILED: Counter = Counter::new("requests_failed");
 
@@ -82,11 +72,6 @@ pub static ALL: &[&Counter] = &[
     &TICKS_SKIPPED,
     &INTERVAL_LENGTHENED,
     &CLOCK_JUMPS,
-    &SPOOL_FULL,
-    &SPOOL_UNWRITABLE,
-    &SPOOL_CORRUPT,
-    &REPORTS_REJECTED,
-    &SERVER_LOST_DATA,
     &REQUESTS_FAILED,
 ];
 

@@ -41,7 +41,7 @@
 //! contact: the server's cursor stands above everything we know. A spool that cannot be written keeps
 //! reports in memory and sends them from there; a crash then forgets sequences that the server has. So
 //! the mark is unlinked first (which works on a full disk), and a start without it distrusts its stream.
-//! In all three cases, and when the server finds two writers in one stream (a cloned machine), the
+//! In all these cases, when the reports in it are another host's (enrolled again), and when the server finds two writers in one stream (a cloned machine), the
 //! stream ends: what is not acknowledged moves to a new stream with new sequences. Reports whose
 //! answer was lost at that very moment are then stored twice, under two streams: better than never.
 //! What the old stream keeps for a failed-over database is given up with it.
@@ -172,7 +172,7 @@ pub struct SpoolStats {
     pub last_sequence: u64,
     /// The server's cursor, as far as this process heard of it.
     pub acknowledged_sequence: u64,
-    /// Reports lost or found lost since the spool was opened, by name of the counter.
+    /// Reports lost or found lost since the spool was opened, by reason.
     pub lost: BTreeMap<&'static str, u64>,
 }
 

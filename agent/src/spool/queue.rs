@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::format::RecordHeader;
 use super::segment::{self, Segment, Writer};
 use super::{Appended, Limits, PeekLimits, Position, SpoolStats, SpooledRecord, Standing, stream};
-use crate::metrics;
 
 /// Level of zstd: its default, about 2 ms for a report of a thousand processes.
 const COMPRESSION_LEVEL: i32 = 3;
@@ -261,15 +260,14 @@ impl Queue {
 
     /// Counts a loss; the server may have missed dictionary entries with it.
     pub(super) fn count_loss(&mut self, reason: GapReason, reports: u64) {
-        let counter = match reason {
-            GapReason::SpoolFull => &metrics::SPOOL_FULL,
-            GapReason::SpoolUnwritable => &metrics::SPOOL_UNWRITABLE,
-            GapReason::SpoolCorrupt => &metrics::SPOOL_CORRUPT,
-            GapReason::Rejected => &metrics::REPORTS_REJECTED,
-            GapReason::ServerLostData => &metrics::SERVER_LOST_DATA,
+        let name = match reason {
+            GapReason::SpoolFull => "spool_full",
+            GapReason::SpoolUnwritable => "spool_unwritable",
+            GapReason::SpoolCorrupt => "spool_corrupt",
+            GapReason::Rejected => "rejected",
+            GapReason::ServerLostData => "server_lost_data",
         };
-        counter.add(reports);
-        *self.lost.entry(counter.name).or_default() += reports;
+        *self.lost.entry(name).or_default() += reports;
         self.epoch += 1;
     }
 

@@ -142,6 +142,7 @@ impl Queue {
         };
         queue.read_segments()?;
         queue.known = queue.next - 1;
+        queue.doubtful |= queue.belongs_to_another_host();
         queue.acknowledged = queue.entries.front().map_or(0, |entry| entry.first - 1);
         Ok(queue)
     }
@@ -196,6 +197,15 @@ impl Queue {
                 self.entries.push_back(hole);
             }
         }
+    }
+
+    /// Whether the first readable report names another host: this one was enrolled again.
+    fn belongs_to_another_host(&mut self) -> bool {
+        let first = self.entries.iter().position(|entry| !matches!(entry.body, Body::Gap(_)));
+        let record = first
+            .and_then(|index| self.frame_of(index))
+            .and_then(|line| Record::decode(line.trim_ascii_end()).ok());
+        record.is_some_and(|record| record.head().host_id != self.host_id)
     }
 
     /// Ends the stream and begins another with everything that is not acknowledged, in its order.
@@ -280,6 +290,7 @@ impl Queue {
     fn restamp(&mut self, index: usize, stream_id: Uuid, last: u64) -> (Entry, Vec<u8>) {
         let restamped = self.frame_of(index).and_then(|line| match Record::decode(&line) {
             Ok(Record::Report(mut report)) => {
+                report.host_id = self.host_id;
                 report.stream_id = stream_id;
                 report.sequence = last + 1;
                 Some(Record::Report(report).encode())

@@ -569,6 +569,21 @@ fn a_lost_mark_ends_the_stream_at_first_contact() {
 }
 
 #[test]
+fn reports_of_an_earlier_identity_move_to_the_new_one() {
+    let dir = TempDir::new();
+    let spool = open(&dir);
+    append(&spool, 1..=3, 100);
+    drop(spool);
+    let host_id = Uuid::from_u128(8);
+    let spool = Spool::open(&dir.0, small(), host_id).unwrap();
+    assert_eq!(spool.acknowledge(0, Instant::now()), Standing::NewStreamNeeded);
+    spool.begin_stream().unwrap();
+    let records = spool.peek(ALL);
+    assert_eq!(records.len(), 3);
+    assert!(records.iter().all(|record| decode(record).head().host_id == host_id));
+}
+
+#[test]
 fn a_larger_record_than_a_peek_allows_comes_alone() {
     let dir = TempDir::new();
     let spool = open(&dir);
