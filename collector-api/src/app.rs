@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::routing::get;
 use axum::{Extension, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use time::OffsetDateTime;
@@ -170,7 +169,7 @@ async fn operator_door_router(
     let router = OpenApiRouter::default()
         .merge(api::routes(state))
         .merge(health::routes(lifecycle.draining.clone()))
-        .route("/metrics", get(async move || metrics.render()));
+        .merge(health::metrics_route(metrics));
     Ok(layers::wrap("operator", router.into()))
 }
 

@@ -37,10 +37,15 @@ pub const ANONYMOUS_IDLE: Duration = Duration::from_secs(10);
 /// The same for a verified host: above the 90 s after which common clients drop an idle connection
 /// themselves, so that requests rarely meet a closing one.
 pub const VERIFIED_IDLE: Duration = Duration::from_secs(100);
+/// The same at the operator door: longer than browsers and Grafana pause between questions.
+pub const OPERATOR_IDLE: Duration = Duration::from_secs(20);
 /// Time from the end of a request's head to its answer.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a verified host, whose reports have limits of their own (the body's arrival, the
+/// group commit): this is what holds when those fail.
+pub const VERIFIED_REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// Age after which a connection is closed with its next answer, ± 20 %.
-pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
+pub const MAX_CONNECTION_AGE: Duration = Duration::from_mins(10);
 /// Largest request head, bytes.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Pause after a failed `accept` (out of descriptors): the listener's backlog holds the clients.

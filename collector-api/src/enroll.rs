@@ -27,6 +27,7 @@ use shared_model::{
 };
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -74,12 +75,18 @@ crate::problems! {
         TooManyRequests, Internal, DatabaseUnavailable;
 }
 
+fn router() -> OpenApiRouter<EnrollState> {
+    OpenApiRouter::default().routes(routes!(enroll_host))
+}
+
 /// The route, for the agent door.
 pub fn routes(state: EnrollState) -> OpenApiRouter {
-    OpenApiRouter::default()
-        .routes(routes!(enroll_host))
-        .layer(DefaultBodyLimit::max(MAX_ENROLL_BODY_BYTES))
-        .with_state(state)
+    router().layer(DefaultBodyLimit::max(MAX_ENROLL_BODY_BYTES)).with_state(state)
+}
+
+/// Its documentation.
+pub fn openapi() -> OpenApi {
+    router().into_openapi()
 }
 
 /// Gives a host its identity: a host id and the client certificate for its key.

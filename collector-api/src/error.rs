@@ -89,7 +89,9 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Some(source) = &self.source {
+        if let Some(source) = &self.source
+            && self.problem.status >= 500
+        {
             tracing::error!(code = %self.problem.code.as_str(), error = %Chain(source.as_ref()), "request failed");
         }
         let status = axum::http::StatusCode::from_u16(self.problem.status)

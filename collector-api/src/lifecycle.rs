@@ -57,27 +57,23 @@ pub struct Lifecycle {
 impl Lifecycle {
     /// Runs a task that ends when `stop` is cancelled, and not before.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.clone().guard(name, self.stop.clone(), task));
+        self.tasks.spawn(self.clone().guard(name, task));
     }
 
-    /// Runs a task that serves requests, so it ends only when `drained` is cancelled.
+    /// Runs a task that requests in flight wait for: it is not waited for before they are answered.
+    /// It ends when `drained` is cancelled, or before, once nothing can ask it any more.
     pub fn spawn_writer(
         &self,
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.writers.spawn(self.clone().guard(name, self.drained.clone(), task));
+        self.writers.spawn(self.clone().guard(name, task));
     }
 
-    async fn guard(
-        self,
-        name: &'static str,
-        allowed_to_end: CancellationToken,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    async fn guard(self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let how = match AssertUnwindSafe(task).catch_unwind().await {
             Err(_) => "panicked",
-            Ok(()) if allowed_to_end.is_cancelled() => return,
+            Ok(()) if self.stop.is_cancelled() => return,
             Ok(()) => "ended",
         };
         let failed = TaskFailed { task: name, how };

@@ -47,7 +47,7 @@ pub struct PeerCertificate {
     pub host_id: Uuid,
     /// Hex.
     pub serial: String,
-    /// SHA-256 of the SubjectPublicKeyInfo.
+    /// SHA-256 of the `SubjectPublicKeyInfo`.
     pub spki_sha256: [u8; 32],
 }
 

@@ -6,6 +6,7 @@ use shared_model::JoinToken;
 use uuid::Uuid;
 
 use super::secret::{self, NoRandomness, hex};
+use crate::store::enrollment::NewEnrollmentToken;
 use crate::store::{Store, StoreError};
 
 /// Longest life of a token.
@@ -78,7 +79,13 @@ pub async fn create(
     }
     let token =
         JoinToken { version: 1, endpoints, pins, id: Uuid::now_v7(), secret: secret::generate()? };
-    let digest = secret::digest(&token.secret);
-    store.insert_enrollment_token(token.id, &request.name, &digest, request.ttl, max_uses).await?;
+    let stored = NewEnrollmentToken {
+        token_id: token.id,
+        name: &request.name,
+        secret_sha256: secret::digest(&token.secret),
+        ttl: request.ttl,
+        max_uses,
+    };
+    store.insert_enrollment_token(&stored).await?;
     Ok(token)
 }

@@ -19,8 +19,8 @@ use tower::ServiceExt;
 
 use super::limits::Admission;
 use super::{
-    ANONYMOUS_IDLE, HANDSHAKE_TIMEOUT, MAX_CONNECTION_AGE, MAX_HEAD_BYTES, PeerAddress,
-    VERIFIED_IDLE,
+    ANONYMOUS_IDLE, HANDSHAKE_TIMEOUT, MAX_CONNECTION_AGE, MAX_HEAD_BYTES, OPERATOR_IDLE,
+    PeerAddress, VERIFIED_IDLE,
 };
 use crate::auth::agent::PeerCertificate;
 use crate::lifecycle::Lifecycle;
@@ -45,7 +45,7 @@ impl Connection {
         let Some(acceptor) = self.acceptor.take() else {
             // Plain HTTP has no client certificates: the limit on strangers is the door's own.
             self.admission.verified();
-            return self.serve(stream, None, true).await;
+            return self.serve(stream, None, Some(OPERATOR_IDLE)).await;
         };
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
         let stopped = self.lifecycle.stop.clone();
@@ -62,11 +62,15 @@ impl Connection {
             Ok(certificate) => certificate,
             Err(error) => return self.failed("certificate", &error.to_string()),
         };
-        let verified = certificate.is_some() || self.door != "agent";
-        if verified {
+        let keep_alive = match (self.door, &certificate) {
+            ("agent", None) => None,
+            ("agent", Some(_)) => Some(VERIFIED_IDLE),
+            _ => Some(OPERATOR_IDLE),
+        };
+        if keep_alive.is_some() {
             self.admission.verified();
         }
-        self.serve(tls, certificate.map(Arc::new), verified).await;
+        self.serve(tls, certificate.map(Arc::new), keep_alive).await;
     }
 
     fn failed(&self, reason: &'static str, error: &str) {
@@ -74,8 +78,13 @@ impl Connection {
         tracing::debug!(door = self.door, peer = %self.peer, reason, error, "connection failed");
     }
 
-    async fn serve<S>(self, stream: S, certificate: Option<Arc<PeerCertificate>>, keep_alive: bool)
-    where
+    /// `keep_alive`: how long the connection may be idle; none: it ends with the first answer.
+    async fn serve<S>(
+        self,
+        stream: S,
+        certificate: Option<Arc<PeerCertificate>>,
+        keep_alive: Option<Duration>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let end_of_age = Instant::now() + jittered(MAX_CONNECTION_AGE);
@@ -91,7 +100,7 @@ impl Connection {
             let stop = stop.clone();
             async move {
                 let mut response = answer.await?;
-                if !keep_alive || stop.is_cancelled() || Instant::now() >= end_of_age {
+                if keep_alive.is_none() || stop.is_cancelled() || Instant::now() >= end_of_age {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -100,7 +109,7 @@ impl Connection {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(if keep_alive { VERIFIED_IDLE } else { ANONYMOUS_IDLE })
+            .header_read_timeout(keep_alive.unwrap_or(ANONYMOUS_IDLE))
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);

@@ -2,6 +2,8 @@
 //! problem documents of routes that do not exist.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -17,7 +19,8 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::REQUEST_TIMEOUT;
+use super::{REQUEST_TIMEOUT, VERIFIED_REQUEST_TIMEOUT};
+use crate::auth::agent::PeerCertificate;
 use crate::error::ApiError;
 use crate::metrics::{PANICS, REQUEST_SECONDS, REQUESTS};
 
@@ -73,8 +76,10 @@ async fn surround(State(door): State<&'static str>, request: Request, next: Next
 }
 
 async fn answer(door: &'static str, request: Request, next: Next) -> Response {
+    let is_host = request.extensions().get::<Arc<PeerCertificate>>().is_some();
+    let limit = if is_host { VERIFIED_REQUEST_TIMEOUT } else { REQUEST_TIMEOUT };
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+    match tokio::time::timeout(limit, handled).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
             metrics::counter!(PANICS, "door" => door).increment(1);
@@ -91,9 +96,9 @@ async fn answer(door: &'static str, request: Request, next: Next) -> Response {
         }
         Err(_) => ApiError::new(
             ProblemCode::Overloaded,
-            format!("The request was not answered within {} s. Retry.", REQUEST_TIMEOUT.as_secs()),
+            format!("The request was not answered within {} s. Retry.", limit.as_secs()),
         )
-        .retry_after(std::time::Duration::from_secs(5))
+        .retry_after(Duration::from_secs(5))
         .closing()
         .into_response(),
     }

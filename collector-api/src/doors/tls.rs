@@ -25,7 +25,7 @@ use crate::authority::{Authorities, Authority};
 use crate::error::Chain;
 
 /// How often the age of the certificate is looked at: often, so that a machine that slept renews soon.
-const RENEWAL_CHECK: Duration = Duration::from_secs(60);
+const RENEWAL_CHECK: Duration = Duration::from_mins(1);
 
 /// Why a door has no TLS.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use crate::config::Enrollment;
 /// if none is, new sources share one bucket.
 const MAX_SOURCES: usize = 4096;
 /// Longest a client is told to wait.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_mins(1);
 
 /// A network that requests come from. `None`: the bucket shared when too many are remembered.
 type Source = Option<IpAddr>;

@@ -14,7 +14,7 @@ pub struct AuthorityRow {
     pub purpose: String,
     /// PEM.
     pub certificate_pem: String,
-    /// SHA-256 of the SubjectPublicKeyInfo.
+    /// SHA-256 of the `SubjectPublicKeyInfo`.
     pub spki_sha256: Vec<u8>,
     /// Nonce and AES-256-GCM ciphertext of the PKCS #8 key.
     pub sealed_private_key: Vec<u8>,
@@ -68,7 +68,7 @@ impl Store {
         transaction.commit().await.map_err(failed())
     }
 
-    /// SHA-256 of the active server authority's SubjectPublicKeyInfo: what tokens pin.
+    /// SHA-256 of the active server authority's `SubjectPublicKeyInfo`: what tokens pin.
     pub async fn server_authority_pins(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         sqlx::query_scalar!(
             "-- Store::server_authority_pins

@@ -30,6 +30,20 @@ pub struct EnrollmentTokenRow {
     pub uses: i32,
 }
 
+/// A token to be stored.
+pub struct NewEnrollmentToken<'a> {
+    /// In the paste.
+    pub token_id: Uuid,
+    /// For people.
+    pub name: &'a str,
+    /// SHA-256 of the secret as it is written in the paste.
+    pub secret_sha256: [u8; 32],
+    /// Life from now, by the database's clock; at most 90 days.
+    pub ttl: Duration,
+    /// None: as many as wanted.
+    pub max_uses: Option<i32>,
+}
+
 /// A host about to be enrolled. Its certificate is signed already; it counts once it is stored.
 pub struct NewHost<'a> {
     /// Minted by this server.
@@ -133,21 +147,17 @@ impl Store {
     /// Stores a new token.
     pub async fn insert_enrollment_token(
         &self,
-        id: Uuid,
-        name: &str,
-        secret_sha256: &[u8; 32],
-        ttl: Duration,
-        max_uses: Option<i32>,
+        token: &NewEnrollmentToken<'_>,
     ) -> Result<(), StoreError> {
         sqlx::query!(
             "-- Store::insert_enrollment_token
             insert into enrollment_tokens (token_id, name, secret_sha256, expires_at, max_uses)
             values ($1, $2, $3, now() + make_interval(secs => $4), $5)",
-            id,
-            name,
-            &secret_sha256[..],
-            ttl.as_secs_f64(),
-            max_uses,
+            token.token_id,
+            token.name,
+            &token.secret_sha256[..],
+            token.ttl.as_secs_f64(),
+            token.max_uses,
         )
         .execute(&self.pool)
         .await
