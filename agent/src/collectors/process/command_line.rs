@@ -26,9 +26,11 @@ pub(super) fn render(raw: &[u8], redactor: &Redactor) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
     let mut raw = &raw[..end];
     if raw.len() == MAX_RAW_BYTES {
-        // The last word is cut: part of a secret might not be recognised as one.
+        // The last word is cut. Of a URL the end tells that what comes before is a password.
         let last = raw.iter().rposition(|&byte| byte == 0 || byte.is_ascii_whitespace());
-        raw = &raw[..last.unwrap_or(raw.len())];
+        let last = last.map_or(0, |separator| separator + 1);
+        let url = raw[last..].windows(3).position(|scheme| scheme == b"://");
+        raw = &raw[..url.map_or(raw.len(), |scheme| last + scheme)];
     }
     let arguments: Vec<_> = raw.split(|&byte| byte == 0).map(|argument| clean(argument)).collect();
     let mut line = redactor.redact(arguments.iter().map(|argument| &**argument));
@@ -118,7 +120,7 @@ mod tests {
         raw.extend(b"postgres://user:a-secret-that-is-cut-before-the-at-sign@h/");
         raw.truncate(MAX_RAW_BYTES);
         let line = render(&raw, &Redactor::default()).unwrap();
-        assert_eq!(line, "x --password=***");
+        assert_eq!(line, "x --password=*** postgres");
     }
 
     #[test]

@@ -247,3 +247,5 @@ fn uptime_and_boot_time() {
     assert_eq!(parse_btime(b"cpu 1\n"), Err(ParseError("btime")));
     assert_eq!(from_ticks(150, 100), Duration::from_millis(1500));
 }
+
+mod live;
