@@ -209,6 +209,9 @@ fn troubles(out: &mut String, report: &Report) {
         };
         lines.push(format!("{}: {detail}", run.collector));
     }
+    if report.agent.losses.contains_key("filesystem_late") {
+        lines.push("filesystem: a mount did not answer in time (-)".to_owned());
+    }
     lines.extend(super::missing(report).map(str::to_owned));
     if !lines.is_empty() {
         put!(out, "\n{}", lines.join("\n"));

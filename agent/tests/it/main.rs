@@ -2,4 +2,6 @@
 
 mod fixtures;
 mod program;
+mod run;
 mod support;
+mod unprivileged;
