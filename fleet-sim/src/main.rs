@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use fleet_sim::workload;
+use fleet_sim::{bench_ingest, workload};
 
 /// Simulated agents and benchmarks for Procfleet.
 #[derive(Parser)]
@@ -14,12 +14,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Rows per second of the whole way into the database, against a raw COPY.
+    BenchIngest(bench_ingest::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
     Workload(workload::Arguments),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::BenchIngest(arguments) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(bench_ingest::run(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
     }
 }

@@ -159,6 +159,28 @@ impl SimulatedAgent {
         }
     }
 
+    /// Sends a body made beforehand, the next records of the stream, until it is stored.
+    pub async fn post(&mut self, body: Vec<u8>) -> Result<()> {
+        loop {
+            let response = self
+                .client
+                .post(format!("{}/v1/reports", self.endpoints[self.endpoint]))
+                .header(CONTENT_TYPE, "application/x-ndjson")
+                .header(CONTENT_ENCODING, "zstd")
+                .body(body.clone())
+                .send()
+                .await
+                .context("send a batch")?;
+            let after = response.headers().contains_key(RETRY_AFTER);
+            let (status, text) = (response.status(), response.bytes().await?);
+            self.obey(status, after, &text)?;
+            if status.is_success() {
+                return Ok(());
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
     fn obey_problem(&mut self, problem: &Problem, retry_after: bool) -> Result<()> {
         *self.counts.problems.entry(problem.code.as_str()).or_default() += 1;
         self.counts.retry_after += u64::from(retry_after);

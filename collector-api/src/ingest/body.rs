@@ -14,7 +14,7 @@ use super::admission::Admitted;
 use crate::error::{ApiError, ApiResult};
 
 /// Longest a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest zstd window accepted, as a power of two (8 MiB): the memory a frame may ask for.
 const MAX_WINDOW_LOG: u32 = 23;
 /// Inflated bytes taken from the budget at a time.

@@ -19,7 +19,7 @@ const MAX_ATTEMPTS: u32 = 6;
 /// Pause before the first repeat; doubles.
 const PAUSE: Duration = Duration::from_millis(10);
 /// When to come back after an error that will not pass quickly (disk full).
-const LONG_RETRY: Duration = Duration::from_secs(60);
+const LONG_RETRY: Duration = Duration::from_mins(1);
 /// When to come back after an error nobody foresaw.
 const SHORT_RETRY: Duration = Duration::from_secs(15);
 

@@ -45,7 +45,7 @@ const QUEUE_REQUESTS: usize = 1024;
 /// Longest a request waits for its commit before it is told to repeat itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest a group may take before its connection is given up: the database hangs.
-const GROUP_TIMEOUT: Duration = Duration::from_secs(60);
+const GROUP_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts to connect.
@@ -234,16 +234,13 @@ impl WriterTask {
                 },
             };
             let started = Instant::now();
-            let lost = match timeout(GROUP_TIMEOUT, group.store(connection)).await {
-                Ok(lost) => lost,
-                Err(_) => {
-                    tracing::error!(
-                        "the database did not finish a group in {} s",
-                        GROUP_TIMEOUT.as_secs()
-                    );
-                    group.answer_later(RETRY_AFTER);
-                    return true;
-                }
+            let Ok(lost) = timeout(GROUP_TIMEOUT, group.store(connection)).await else {
+                tracing::error!(
+                    seconds = GROUP_TIMEOUT.as_secs(),
+                    "the database does not finish a group"
+                );
+                group.answer_later(RETRY_AFTER);
+                return true;
             };
             metrics::histogram!("procfleet_ingest_group_duration_seconds")
                 .record(started.elapsed().as_secs_f64());

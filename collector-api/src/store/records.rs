@@ -38,8 +38,7 @@ pub struct PreparedRecord {
 impl PreparedRecord {
     /// What the cursor remembers of the record it stands at.
     pub fn digest(&self) -> i64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.sha256;
-        i64::from_be_bytes([a, b, c, d, e, f, g, h])
+        self.sha256.first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
     }
 }
 

@@ -3,7 +3,6 @@
 use fleet_sim::database::{Engine, TestDatabase};
 use fleet_sim::oracle;
 use shared_model::{Gap, GapReason, Record};
-use uuid::Uuid;
 
 use crate::kit::{Host, Replica, changed, count};
 
