@@ -1,6 +1,6 @@
 //! The host's collectors over trees of several kernels: a baseline, then a second look.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn two_looks(fixture: &Path) -> Value {
     let mut collectors: Vec<_> = REGISTRY
         .iter()
         .filter(|line| COLLECTORS.contains(&line.name))
-        .map(|line| (line.name, (line.build)(&setup(directory.0.clone()))))
+        .map(|line| (line.name, (line.build)(&setup(&directory.0))))
         .collect();
     assert_eq!(collectors.len(), COLLECTORS.len());
     let mut looks = Vec::new();
@@ -100,9 +100,9 @@ fn seen(batch: &Batch, no_data: &[&str]) -> Value {
     Value::Object(seen)
 }
 
-fn setup(directory: PathBuf) -> Setup {
+fn setup(directory: &Path) -> Setup {
     Setup {
-        root: Root::at(&directory),
+        root: Root::at(directory),
         boot_id: uuid::Uuid::nil(),
         redaction_patterns: Vec::new(),
         filesystem: filesystem::Options::default(),

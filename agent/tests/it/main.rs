@@ -1,5 +1,7 @@
 //! The agent's integration tests: one binary, one module per subject.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
+
 mod fixtures;
 mod program;
 mod run;
