@@ -16,5 +16,7 @@ pub mod once;
 pub mod procfs;
 pub mod profile;
 pub mod spool;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod uplink;
