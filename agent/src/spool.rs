@@ -69,7 +69,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
@@ -206,11 +206,13 @@ pub struct NewStreamError {
     pub error: std::io::Error,
 }
 
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
 /// The queue. Shared by the sampler, which appends, and the uplink, which does the rest. Every call
 /// waits for the disk.
 pub struct Spool {
     queue: Mutex<Queue>,
-    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    wake: Mutex<Option<Wake>>,
     /// Holds the lock.
     _dir: File,
 }
@@ -234,22 +236,23 @@ impl Spool {
         }
         let queue =
             Queue::recover(dir.to_owned(), limits, host_id).map_err(|error| fail("read", error))?;
-        Ok(Self { queue: Mutex::new(queue), wake: OnceLock::new(), _dir: lock })
+        Ok(Self { queue: Mutex::new(queue), wake: Mutex::new(None), _dir: lock })
     }
 
     /// Appends the record that `build` makes for the position it is given; durable on return unless
     /// the answer says otherwise. Never fails: what cannot be kept is counted.
     pub fn append(&self, build: impl FnOnce(Position) -> Record) -> Appended {
         let appended = self.queue().append(build);
-        if let Some(wake) = self.wake.get() {
+        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(wake) = wake {
             wake();
         }
         appended
     }
 
-    /// Calls `wake` after every append. The first caller wins.
+    /// Calls `wake` after every append. The last caller wins.
     pub fn on_append(&self, wake: impl Fn() + Send + Sync + 'static) {
-        self.wake.get_or_init(|| Box::new(wake));
+        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(wake));
     }
 
     /// The stream in use.

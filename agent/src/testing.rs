@@ -1,5 +1,6 @@
 //! A TLS server that answers what a test tells it to and remembers what it was sent.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use rcgen::{
@@ -30,7 +31,10 @@ impl Authority {
     /// Lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`.
     pub(crate) fn pin(&self) -> String {
         let hash = Sha256::digest(self.issuer.key().subject_public_key_info());
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hash.iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        })
     }
 
     /// A certificate for 127.0.0.1 and its key; `edit` may spoil it.

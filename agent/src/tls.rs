@@ -14,9 +14,9 @@ use crate::identity::Identity;
 /// How long a server may take to accept a connection and finish the handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may be silent.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a whole request may take. A server answers after its transaction, or 503.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Why certificates or keys are not usable.
 #[derive(Debug, thiserror::Error)]

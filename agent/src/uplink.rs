@@ -195,9 +195,15 @@ impl Delivery<'_> {
             let records = if self.synchronised { self.next_batch() } else { Vec::new() };
             if self.synchronised && records.is_empty() {
                 tokio::select! {
-                    () = appended.notified() => continue,
-                    () = self.stop.cancelled() => return,
+                    () = appended.notified() => {}
+                    () = self.stop.cancelled() => {
+                        // The last report may have come together with the stop.
+                        if self.next_batch().is_empty() {
+                            return;
+                        }
+                    }
                 }
+                continue;
             }
             let now = Instant::now();
             let index = self.endpoints.choose(now, self.uplink.pace.probe, tls::random_unit());
@@ -250,7 +256,7 @@ impl Delivery<'_> {
             None => format!("HTTP {}", answer.status),
         };
         match disposition(answer.status, problem.as_ref()) {
-            Disposition::Settled => self.settle(answer, problem, records, words),
+            Disposition::Settled => self.settle(answer, problem, records, &words),
             Disposition::NewStream => self.begin_stream(),
             Disposition::Retry => Outcome::Failed(words, answer.retry_after),
             Disposition::RetrySlowly => Outcome::Refused(words),
@@ -273,7 +279,7 @@ impl Delivery<'_> {
         answer: &Answer,
         problem: Option<Problem>,
         records: &[SpooledRecord],
-        words: String,
+        words: &str,
     ) -> Outcome {
         let stream_id = self.spool.stream_id();
         let (cursor, rejected) = match problem {

@@ -186,16 +186,14 @@ impl Queue {
         self.count_loss(GapReason::SpoolCorrupt, reports);
         let first = self.next;
         self.next += reports;
-        match self.entries.back_mut() {
-            Some(Entry {
-                last, segment: None, body: Body::Gap(GapReason::SpoolCorrupt), ..
-            }) => {
-                *last = self.next - 1;
-            }
-            _ => {
-                let hole = Entry::gap(first, self.next - 1, GapReason::SpoolCorrupt);
-                self.entries.push_back(hole);
-            }
+        if let Some(Entry { last, segment: None, body: Body::Gap(reason), .. }) =
+            self.entries.back_mut()
+            && *reason == GapReason::SpoolCorrupt
+        {
+            *last = self.next - 1;
+        } else {
+            let hole = Entry::gap(first, self.next - 1, GapReason::SpoolCorrupt);
+            self.entries.push_back(hole);
         }
     }
 
@@ -247,7 +245,6 @@ impl Queue {
         Ok(())
     }
 
-    #[expect(clippy::type_complexity, reason = "taken apart by its only caller")]
     fn copy_to(
         &mut self,
         dir: &Path,

@@ -69,7 +69,7 @@ impl Truth {
                 self.take(&lines);
                 Reply::Close
             }
-            Step::Problem(code, headers) => problem(Problem::new(code, "no"), headers),
+            Step::Problem(code, headers) => problem(&Problem::new(code, "no"), headers),
             Step::ProblemAtCursor(code) => {
                 self.take(&lines);
                 let cursor = self.cursors.get(&stream_id).copied();
@@ -83,13 +83,13 @@ impl Truth {
                     })
                     .collect();
                 let told = Problem::new(code, "no");
-                problem(Problem { acknowledged_sequence: cursor, rejected, ..told }, "")
+                problem(&Problem { acknowledged_sequence: cursor, rejected, ..told }, "")
             }
             Step::LoseAfter(cursor) => {
                 self.cursors.insert(stream_id, cursor);
                 self.stored.retain(|&(_, _, last, _)| last <= cursor);
                 let told = Problem::new(ProblemCode::SequenceGap, "lost");
-                problem(Problem { acknowledged_sequence: Some(cursor), ..told }, "")
+                problem(&Problem { acknowledged_sequence: Some(cursor), ..told }, "")
             }
             Step::Garbage => Reply::Garbage,
             Step::Huge => {
@@ -129,8 +129,8 @@ impl Truth {
     }
 }
 
-fn problem(problem: Problem, headers: &str) -> Reply {
-    let body = serde_json::to_vec(&problem).unwrap();
+fn problem(problem: &Problem, headers: &str) -> Reply {
+    let body = serde_json::to_vec(problem).unwrap();
     Reply::Http { status: problem.status, headers: headers.into(), body }
 }
 
@@ -217,7 +217,7 @@ impl World {
             stop.cancel();
         };
         let run = self.uplink.run(Arc::clone(&self.spool), stop.clone());
-        tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(run, done) })
+        tokio::time::timeout(Duration::from_mins(1), async { tokio::join!(run, done) })
             .await
             .expect("everything is delivered in a minute");
     }
