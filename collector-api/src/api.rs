@@ -39,12 +39,20 @@ crate::problems! {
     pub(crate) OperatorProblems = Unauthorized, Forbidden, Internal, DatabaseUnavailable, QueryTimeout;
 }
 
-/// Every route of the operators' API, with its documentation.
+/// Every route of the operators' API.
 pub fn routes(state: ApiState) -> OpenApiRouter {
+    resources().with_state(state)
+}
+
+/// Their documentation.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    resources().into_openapi()
+}
+
+fn resources() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(hosts::routes())
         .merge(samples::routes())
         .merge(processes::routes())
         .merge(api_keys::routes())
-        .with_state(state)
 }

@@ -1,5 +1,6 @@
 //! The server against real databases.
 
+mod api;
 mod authorities;
 mod bad_input;
 mod concurrency;
@@ -10,5 +11,6 @@ mod kit;
 mod lifecycle;
 mod maintenance;
 mod migrations;
+mod openapi;
 mod poison;
 mod verdicts;
