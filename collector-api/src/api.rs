@@ -5,10 +5,13 @@
 //! Every answer is bounded, and every query ends after the read pool's statement timeout.
 
 pub mod api_keys;
+pub mod enrollment_tokens;
 pub mod hosts;
 pub mod params;
 pub mod processes;
 pub mod samples;
+
+use std::sync::Arc;
 
 use axum::extract::FromRef;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +29,8 @@ pub struct ApiState {
     pub writers: Store,
     /// Checks API keys.
     pub operators: OperatorAuth,
+    /// Where agents find the agent door: part of every token.
+    pub agent_endpoints: Arc<[String]>,
 }
 
 impl FromRef<ApiState> for OperatorAuth {
@@ -54,5 +59,6 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(hosts::routes())
         .merge(samples::routes())
         .merge(processes::routes())
+        .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())
 }

@@ -165,6 +165,7 @@ async fn operator_door_router(
         readers: Store::connect_reader(url, READER_CONNECTIONS).await?,
         writers: store.clone(),
         operators: OperatorAuth::new(store.clone()),
+        agent_endpoints: config.endpoints().into(),
     };
     let router = OpenApiRouter::default()
         .merge(api::routes(state))

@@ -56,6 +56,7 @@ impl Api {
             readers: Store::connect_reader(&database.url, 2).await.unwrap(),
             writers: store.clone(),
             operators: OperatorAuth::new(store.clone()),
+            agent_endpoints: ["https://127.0.0.1:7443".to_owned()].into(),
         };
         Self { router: api::routes(state).into(), database, store, keys }
     }
