@@ -1,10 +1,14 @@
 //! The OpenAPI document of both doors: `procfleet-server openapi`, `GET /openapi.yaml` and the
 //! committed `openapi.yaml`. It is made from the handlers; a test says that the file is fresh.
 
+use axum::http::HeaderName;
+use axum::http::header::CONTENT_TYPE;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder, tag::TagBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::{api, openapi};
+use crate::{api, enroll, health, openapi};
 
 const DESCRIPTION: &str = "\
 Process-level monitoring for a whole Linux fleet: which process on which host ate the CPU, memory, \
@@ -35,18 +39,31 @@ pub fn document() -> OpenApi {
                 ("processes", "Who used what, and where a command line ran"),
                 ("access", "API keys and enrolment tokens"),
                 ("agents", "What agents call, on the agent door"),
-                ("health", "For load balancers and Prometheus"),
+                ("health", "For load balancers, Prometheus and programs that write clients"),
             ]
             .map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build()),
         ))
         .build();
-    for part in [api::openapi()] {
+    let own = routes().into_openapi();
+    for part in [api::openapi(), enroll::openapi(), health::openapi(), own] {
         document.merge(part);
     }
     let components = document.components.get_or_insert_with(Components::new);
     openapi::schemas::add_to(components);
     add_security(components);
     document
+}
+
+/// `GET /openapi.yaml`, for the operator door.
+pub fn routes() -> OpenApiRouter {
+    OpenApiRouter::default().routes(routes!(get_openapi))
+}
+
+/// This document. Needs no API key: it tells nothing about the fleet.
+#[utoipa::path(get, path = "/openapi.yaml", tag = "health",
+    responses((status = 200, description = "OpenAPI 3.1", body = String, content_type = "application/yaml")))]
+async fn get_openapi() -> ([(HeaderName, &'static str); 1], String) {
+    ([(CONTENT_TYPE, "application/yaml")], yaml())
 }
 
 fn add_security(components: &mut Components) {

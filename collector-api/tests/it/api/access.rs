@@ -4,6 +4,7 @@ use collector_api::auth::operator::{MintedApiKey, Role};
 use collector_api::document;
 use fleet_sim::database::Engine;
 use serde_json::{Value, json};
+use shared_model::JoinToken;
 
 use super::kit::{Api, sql};
 use crate::openapi::operations;
@@ -156,4 +157,60 @@ async fn a_key_that_makes_no_sense_is_not_made() {
     let next = format!("/v1/api-keys?limit=2&after={}", list["next"].as_str().unwrap());
     let (_, rest) = api.send_as(Role::Admin, "GET", &next, None).await;
     assert_eq!((rest["items"].as_array().unwrap().len(), &rest["next"]), (1, &Value::Null));
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_and_listed_without_its_secret() {
+    for engine in Engine::ALL {
+        let api = Api::start(engine).await;
+        let mut db = api.connect().await;
+        sql(
+            &mut db,
+            "insert into certificate_authorities (authority_id, purpose, certificate_pem, spki_sha256, sealed_private_key, sealing_key_id, not_after)
+             values (gen_random_uuid(), 'server', '', sha256('ca'), '', '', now() + interval '1 day')",
+        )
+        .await;
+        let body = json!({ "name": "database hosts", "max_uses": 3, "ttl_s": 60 });
+        let (status, made) =
+            api.send_as(Role::Admin, "POST", "/v1/enrollment-tokens", Some(body)).await;
+        assert_eq!(status, 201, "{made}");
+        let token: JoinToken = made["paste"].as_str().unwrap().parse().unwrap();
+        assert_eq!(made["token_id"], token.id.to_string());
+        assert_eq!((token.endpoints.len(), token.pins.len()), (1, 1));
+
+        let (_, list) =
+            api.send_as(Role::Admin, "GET", "/v1/enrollment-tokens?limit=1", None).await;
+        let entry = &list["items"][0];
+        assert_eq!(
+            (&entry["token_id"], &entry["max_uses"], &entry["uses"]),
+            (&made["token_id"], &json!(3), &json!(0))
+        );
+        assert!(!list.to_string().contains(&token.secret));
+        let next =
+            format!("/v1/enrollment-tokens?limit=1&after={}", list["next"].as_str().unwrap());
+        let (_, rest) = api.send_as(Role::Admin, "GET", &next, None).await;
+        assert_eq!((&rest["items"][0]["name"], &rest["next"]), (&json!("test"), &Value::Null));
+
+        let path = format!("/v1/enrollment-tokens/{}", token.id);
+        assert_eq!(api.send_as(Role::Admin, "DELETE", &path, None).await.0, 204);
+        let (_, list) =
+            api.send_as(Role::Admin, "GET", "/v1/enrollment-tokens?limit=1", None).await;
+        assert!(list["items"][0]["revoked_at"].is_string());
+
+        for (body, field) in [
+            (json!({ "name": "" }), "name"),
+            (json!({ "name": "x", "ttl_s": 0 }), "ttl_s"),
+            (json!({ "name": "x", "ttl_s": 7_776_001 }), "ttl_s"),
+            (json!({ "name": "x", "max_uses": 0 }), "max_uses"),
+            (json!({ "name": "x", "max_uses": u32::MAX }), "max_uses"),
+        ] {
+            let (status, problem) =
+                api.send_as(Role::Admin, "POST", "/v1/enrollment-tokens", Some(body.clone())).await;
+            assert_eq!(
+                (status.as_u16(), &problem["errors"][0]["field"]),
+                (422, &json!(field)),
+                "{body}"
+            );
+        }
+    }
 }
