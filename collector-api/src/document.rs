@@ -8,7 +8,7 @@ use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder,
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::{api, enroll, health, openapi};
+use crate::{api, enroll, health, ingest, openapi};
 
 const DESCRIPTION: &str = "\
 Process-level monitoring for a whole Linux fleet: which process on which host ate the CPU, memory, \
@@ -45,7 +45,7 @@ pub fn document() -> OpenApi {
         ))
         .build();
     let own = routes().into_openapi();
-    for part in [api::openapi(), enroll::openapi(), health::openapi(), own] {
+    for part in [api::openapi(), enroll::openapi(), ingest::openapi(), health::openapi(), own] {
         document.merge(part);
     }
     let components = document.components.get_or_insert_with(Components::new);
@@ -88,7 +88,7 @@ fn add_security(components: &mut Components) {
             ),
         ),
         (
-            "client_certificate",
+            "agent_certificate",
             SecurityScheme::MutualTls {
                 description: Some("The certificate a host got when it enrolled.".into()),
                 deprecated: None,

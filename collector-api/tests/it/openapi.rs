@@ -74,3 +74,23 @@ fn every_operation_is_documented_whole() {
         }
     }
 }
+
+/// utoipa's `routes!` registers a route and its documentation together; axum's own `route` would
+/// leave the document behind.
+#[test]
+fn no_route_goes_round_the_document() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for way in [".route(", ".route_service(", ".nest(", ".nest_service("] {
+                assert!(!text.contains(way), "{} uses {way}", path.display());
+            }
+        }
+    }
+}
