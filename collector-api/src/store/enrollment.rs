@@ -17,7 +17,7 @@ const UNIQUE_VIOLATION: &str = "23505";
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = EnrollmentToken)]
 pub struct EnrollmentTokenRow {
-    /// In the paste. A UUIDv7: tokens sort by their time.
+    /// In the paste. A `UUIDv7`: tokens sort by their time.
     pub token_id: Uuid,
     /// For people.
     pub name: String,
