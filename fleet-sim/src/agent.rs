@@ -72,6 +72,8 @@ impl AgentProcess {
             writeln!(text, "endpoints = {:?}", self.options.endpoints)?;
         }
         writeln!(text, "[profile]\nkeep_all = {}", self.options.keep_all)?;
+        // Tests sample far more often than the budget is made for, often unoptimised.
+        writeln!(text, "[budget]\ncpu_cores = 8.0")?;
         Ok(text)
     }
 

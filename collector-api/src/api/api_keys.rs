@@ -1,7 +1,7 @@
 //! `/v1/api-keys`: who may ask, and what.
 
-use axum::Json as Answer;
-use axum::extract::State;
+use axum::Json;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared_model::ProblemCode;
@@ -15,7 +15,6 @@ use super::params::{self, Now, Page};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::{Admin, MintedApiKey, Role};
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{Json, Path, Query};
 use crate::store::api_keys::ApiKey;
 
 /// The routes of this resource.
@@ -27,7 +26,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
 
 crate::problems! {
     ListProblems = BadParameter;
-    CreateProblems = Malformed, Truncated, InvalidUtf8, BodyTooLarge, UnsupportedMediaType, InvalidField;
+    CreateProblems = Malformed, BodyTooLarge, UnsupportedMediaType, InvalidField;
     RevokeProblems = BadParameter, NotFound;
 }
 
@@ -51,10 +50,10 @@ async fn list_api_keys(
     State(state): State<ApiState>,
     _: Admin,
     Query(query): Query<ListQuery>,
-) -> ApiResult<Answer<Page<ApiKey>>> {
+) -> ApiResult<Json<Page<ApiKey>>> {
     let limit = params::limit(query.limit, 100, 1000)?;
     let keys = state.readers.list_api_keys(query.after, limit + 1).await?;
-    Ok(Answer(Page::cut(keys, limit, |key| key.api_key_id.to_string())))
+    Ok(Json(Page::cut(keys, limit, |key| key.api_key_id.to_string())))
 }
 
 /// A key to be made.
@@ -90,7 +89,7 @@ async fn create_api_key(
     _: Admin,
     Now(now): Now,
     Json(body): Json<CreateApiKey>,
-) -> ApiResult<(StatusCode, Answer<CreatedApiKey>)> {
+) -> ApiResult<(StatusCode, Json<CreatedApiKey>)> {
     params::check_name("name", &body.name)?;
     if body.expires_at.is_some_and(|end| end <= now) {
         return Err(params::invalid_field("expires_at", "must lie in the future"));
@@ -98,7 +97,7 @@ async fn create_api_key(
     let minted =
         MintedApiKey::from_random(params::random()?, body.name, body.role, body.expires_at);
     let api_key = state.writers.create_api_key(&minted.new).await?;
-    Ok((StatusCode::CREATED, Answer(CreatedApiKey { api_key, key: minted.to_paste() })))
+    Ok((StatusCode::CREATED, Json(CreatedApiKey { api_key, key: minted.to_paste() })))
 }
 
 /// Ends a key. Every server refuses it within 15 s; ending it again changes nothing.

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use shared_model::HostFacts;
 use time::OffsetDateTime;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::store::{Store, StoreError};
@@ -14,21 +12,17 @@ use crate::store::{Store, StoreError};
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// An enrolment token as operators see it: without its secret.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = EnrollmentToken)]
+#[derive(Clone, Debug)]
 pub struct EnrollmentTokenRow {
-    /// In the paste. A `UUIDv7`: tokens sort by their time.
+    /// In the paste.
     pub token_id: Uuid,
     /// For people.
     pub name: String,
     /// Database clock.
-    #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Database clock.
-    #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
     /// When an operator revoked it.
-    #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
     /// None: as many as wanted.
     pub max_uses: Option<i32>,
@@ -171,19 +165,16 @@ impl Store {
         Ok(())
     }
 
-    /// Tokens, newest first, those older than `after`, at most `limit`.
+    /// Every token, newest first, at most `limit`.
     pub async fn enrollment_tokens(
         &self,
-        after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<EnrollmentTokenRow>, StoreError> {
         sqlx::query_as!(
             EnrollmentTokenRow,
             "-- Store::enrollment_tokens
             select token_id, name, created_at, expires_at, revoked_at, max_uses, uses
-            from enrollment_tokens where $1::uuid is null or token_id < $1
-            order by token_id desc limit $2",
-            after,
+            from enrollment_tokens order by created_at desc, token_id desc limit $1",
             limit
         )
         .fetch_all(&self.pool)

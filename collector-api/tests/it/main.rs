@@ -1,6 +1,5 @@
 //! The server against real databases.
 
-mod api;
 mod authorities;
 mod bad_input;
 mod concurrency;
@@ -11,6 +10,5 @@ mod kit;
 mod lifecycle;
 mod maintenance;
 mod migrations;
-mod openapi;
 mod poison;
 mod verdicts;

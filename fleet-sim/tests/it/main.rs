@@ -3,4 +3,12 @@
 //! The programs are found beside this test's binary, built by `cargo build --workspace --bins`. A
 //! missing program or database is a failure that says what to run, never a skip.
 
+mod delivery;
+mod exactly_once;
+mod first_culprit;
+mod fleet;
+mod kernel_to_table;
 mod kit;
+mod load_balancer;
+mod outage;
+mod thousand_processes;

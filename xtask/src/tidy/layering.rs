@@ -60,7 +60,7 @@ const SERVER: Layers = &[
             "store",
         ],
     ),
-    ("document", &["api", "enroll", "health", "ingest", "openapi"]),
+    ("document", &["api", "openapi"]),
     // What answers requests, side by side; each is handed what it needs.
     ("api", &["auth", "error", "extract", "metrics", "openapi", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),

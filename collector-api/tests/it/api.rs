@@ -1,8 +1,0 @@
-//! The operators' API over real databases, with data of known values.
-
-mod access;
-mod errors;
-mod hosts;
-mod kit;
-mod processes;
-mod samples;
