@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod bench_agent;
 pub mod bench_ingest;
 pub mod child;
 pub mod database;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use fleet_sim::{bench_ingest, workload};
+use fleet_sim::{bench_agent, bench_ingest, workload};
 
 /// Simulated agents and benchmarks for Procfleet.
 #[derive(Parser)]
@@ -18,6 +18,8 @@ enum Command {
     BenchIngest(bench_ingest::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
     Workload(workload::Arguments),
+    /// What one tick of the real agent costs, at 100, 1,000 and 3,000 processes.
+    BenchAgent,
 }
 
 fn main() -> Result<()> {
@@ -27,5 +29,6 @@ fn main() -> Result<()> {
             .build()?
             .block_on(bench_ingest::run(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
+        Command::BenchAgent => bench_agent::run(),
     }
 }

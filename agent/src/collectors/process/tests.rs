@@ -248,4 +248,5 @@ fn uptime_and_boot_time() {
     assert_eq!(from_ticks(150, 100), Duration::from_millis(1500));
 }
 
+mod kernels;
 mod live;
