@@ -178,8 +178,11 @@ async fn connect(config: &Config, lifecycle: &Lifecycle) -> Result<Store, StartE
     let url = config.database_url()?;
     let mut pause = CONNECT_PAUSE;
     loop {
-        match Store::connect(url.expose(), config.database.max_connections).await {
-            Ok(store) => return Ok(store),
+        match Store::probe(url.expose()).await {
+            Ok(()) => {
+                let connections = config.database.max_connections;
+                return Ok(Store::connect(url.expose(), connections).await?);
+            }
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(database = %url, retry_in_s = pause.as_secs_f64(), error = %Chain(&error), "waiting for the database");
             }

@@ -22,9 +22,11 @@ pub mod series;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
 
+/// Longest one attempt to reach the database.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest an operator's question may run.
 pub const READER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest an operator's question waits for a connection.
@@ -80,6 +82,16 @@ pub struct Store {
 }
 
 impl Store {
+    /// Connects once, without a pool, and leaves: whether the database answers, without the patience of
+    /// a pool.
+    pub async fn probe(url: &str) -> Result<(), StoreError> {
+        let attempt = async { PgConnection::connect(url).await?.close().await };
+        tokio::time::timeout(PROBE_TIMEOUT, attempt)
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(StoreError::of("probe"))
+    }
+
     /// Connects, with at most `max_connections`.
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self, StoreError> {
         let pool = PgPoolOptions::new()

@@ -80,7 +80,7 @@ async fn the_same_key_again_is_the_same_host() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_refusal_has_its_code() {
     let fleet = Fleet::create("refusals").await;
-    let server = fleet.serve(&fleet.config()).await;
+    let case = (&fleet, fleet.serve(&fleet.config()).await);
     let token = fleet.token(None).await;
     let (_, body) = new_host("h");
 
@@ -90,7 +90,7 @@ async fn each_refusal_has_its_code() {
     for authorization in
         [&wrong_secret.authorization(), &wrong_id.authorization(), "Bearer x", "Basic eDp5", ""]
     {
-        let mut answer = expect(&fleet, &server, authorization, &body, 401, "token_invalid").await;
+        let mut answer = expect(&case, authorization, &body, 401, "token_invalid").await;
         answer["request_id"] = Value::Null;
         uniform.push(answer);
     }
@@ -105,35 +105,34 @@ async fn each_refusal_has_its_code() {
     };
     let name = |text: &str| changed("/facts/host_name", json!(text));
     let csr = changed("/csr_pem", json!("x"));
-    expect(&fleet, &server, &good, &csr, 422, "bad_csr").await;
+    expect(&case, &good, &csr, 422, "bad_csr").await;
     let version = changed("/version", json!(999));
-    expect(&fleet, &server, &good, &version, 426, "unsupported_version").await;
+    expect(&case, &good, &version, 426, "unsupported_version").await;
     for bad in ["", "a\0b", &"x".repeat(1025)] {
-        let answer = expect(&fleet, &server, &good, &name(bad), 422, "invalid_field").await;
+        let answer = expect(&case, &good, &name(bad), 422, "invalid_field").await;
         assert_eq!(answer["errors"][0]["field"], "facts.host_name");
     }
     let large = name(&"x".repeat(40 << 10));
-    expect(&fleet, &server, &good, &large, 413, "body_too_large").await;
-    expect(&fleet, &server, &good, &json!({}), 422, "invalid_field").await;
+    expect(&case, &good, &large, 413, "body_too_large").await;
+    expect(&case, &good, &json!({}), 422, "invalid_field").await;
 
     // A wrong secret learns nothing of a token's end; the right one does.
     fleet.execute("update enrollment_tokens set revoked_at = now()").await;
-    expect(&fleet, &server, &good, &body, 403, "token_revoked").await;
+    expect(&case, &good, &body, 403, "token_revoked").await;
     let wrong = wrong_secret.authorization();
-    expect(&fleet, &server, &wrong, &body, 401, "token_invalid").await;
+    expect(&case, &wrong, &body, 401, "token_invalid").await;
     fleet
         .execute(
             "update enrollment_tokens set revoked_at = null, created_at = now() - interval '2 d',
              expires_at = now() - interval '1 d'",
         )
         .await;
-    expect(&fleet, &server, &good, &body, 403, "token_expired").await;
+    expect(&case, &good, &body, 403, "token_expired").await;
     assert_eq!(fleet.count("select count(*) from hosts").await, 0);
 }
 
 async fn expect(
-    fleet: &Fleet,
-    server: &Server,
+    (fleet, server): &(&Fleet, Server),
     authorization: &str,
     body: &Value,
     status: u16,

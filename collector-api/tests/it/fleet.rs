@@ -22,6 +22,11 @@ use serde_json::{Value, json};
 use shared_model::JoinToken;
 use time::OffsetDateTime;
 
+#[expect(clippy::disallowed_methods, reason = "the test is the edge")]
+pub(crate) fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
 /// Longest any condition is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -45,8 +50,7 @@ impl Fleet {
         let store = Store::connect(&database.url, 4).await.unwrap();
         let directory = Directory::create(name).unwrap();
         let key_file = directory.path().join("ca.key");
-        let authorities =
-            authority::init(&store, &key_file, OffsetDateTime::now_utc()).await.unwrap();
+        let authorities = authority::init(&store, &key_file, now()).await.unwrap();
         Self { database, store, authorities, directory }
     }
 

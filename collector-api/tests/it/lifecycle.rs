@@ -1,6 +1,7 @@
 //! The real program: how it starts, refuses to start, drains, and what it never shows.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener as StdListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -11,11 +12,10 @@ use fleet_sim::eventually::eventually;
 use fleet_sim::server::{Deployment, Doors};
 use fleet_sim::simulated::SimulatedAgent;
 use sqlx::AssertSqlSafe;
-use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::fleet::{Fleet, PATIENCE, plain_client};
+use crate::fleet::{Fleet, PATIENCE, now, plain_client};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_lets_the_request_in_flight_finish() {
@@ -74,8 +74,7 @@ async fn no_secret_in_arguments_logs_or_tables() {
     let key = deployment.create_api_key("viewer").await.unwrap();
     let token = deployment.join_token("join").await.unwrap();
     let server = deployment.start("server", doors).await.unwrap();
-    let now = OffsetDateTime::now_utc();
-    SimulatedAgent::enroll(&token, "h", 1, now).await.unwrap();
+    SimulatedAgent::enroll(&token, "h", 1, now()).await.unwrap();
     let hosts = server.get("/v1/hosts", &key).await.unwrap();
     assert!(hosts.contains("\"h\""), "{hosts}");
 
@@ -89,7 +88,7 @@ async fn no_secret_in_arguments_logs_or_tables() {
     let key_secret = key.splitn(3, '_').nth(2).unwrap();
     let paste = token.to_paste();
     let sealing_key = fs::read(deployment.directory.path().join("ca.key")).unwrap();
-    let sealing_hex: String = sealing_key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sealing_hex = collector_api::auth::secret::hex(&sealing_key);
     for (place, text) in &seen {
         let secrets = [&token.secret, key_secret, &paste, &sealing_hex, "PRIVATE KEY"];
         for (n, secret) in secrets.into_iter().enumerate() {
@@ -102,7 +101,7 @@ async fn no_secret_in_arguments_logs_or_tables() {
 fn logs(directory: &Path) -> Vec<String> {
     let files = fs::read_dir(directory).unwrap();
     let paths = files.map(|file| file.unwrap().path().to_string_lossy().into_owned());
-    paths.filter(|path| path.ends_with(".log")).collect()
+    paths.filter(|path| Path::new(path).extension().is_some_and(|end| end == "log")).collect()
 }
 
 /// Every table of the schema, as text.
@@ -188,8 +187,29 @@ async fn a_crashed_task_closes_the_doors_and_is_reported() {
     let ready = client.get(server.operator_url("/readyz")).send().await.unwrap();
     assert!(ready.status().is_success());
     server.lifecycle.spawn("doomed", async { panic!("on purpose") });
-    let failed = server.lifecycle.run(Duration::from_secs(3600)).await.unwrap_err();
+    let failed = server.lifecycle.run(Duration::from_hours(1)).await.unwrap_err();
     assert_eq!((failed.task, failed.how), ("doomed", "panicked"));
     assert!(TcpStream::connect(server.addresses.operator).await.is_err());
     assert!(TcpStream::connect(server.addresses.agent).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_not_there_yet_is_waited_for_and_named_without_its_password() {
+    let nowhere = fleet_sim::address::free_address().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_procfleet-server"))
+        .arg("serve")
+        .env("PROCFLEET_DATABASE_URL", format!("postgres://someone:hush@{nowhere}/x"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    output.read_line(&mut first).unwrap();
+    assert!(first.contains("waiting for the database") && first.contains("someone"), "{first}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert!(!(first + &rest).contains("hush"));
 }
