@@ -20,7 +20,7 @@ use super::records::PreparedReport;
 struct Described<'a> {
     definition: &'a InstanceDefinition,
     boot_id: Uuid,
-    described_at: Timestamp,
+    at: Timestamp,
 }
 
 /// What the newest of the group's reports says of a host.
@@ -53,10 +53,9 @@ impl<'a> Dictionaries<'a> {
         }
         for definition in &report.instance_definitions {
             let described =
-                Described { definition, boot_id: report.boot_id, described_at: report.sampled_at };
+                Described { definition, boot_id: report.boot_id, at: report.sampled_at };
             let key = (host_id, definition.instance_id);
-            if self.instances.get(&key).is_none_or(|known| known.described_at <= report.sampled_at)
-            {
+            if self.instances.get(&key).is_none_or(|known| known.at <= report.sampled_at) {
                 self.instances.insert(key, described);
             }
         }
@@ -128,7 +127,7 @@ impl<'a> Dictionaries<'a> {
         let hosts: Vec<Uuid> = self.instances.keys().map(|(host, _)| *host).collect();
         let ids: Vec<i64> = self.instances.keys().map(|(_, id)| id.0).collect();
         let of = || self.instances.values();
-        let described_at: Vec<_> = of().map(|i| i.described_at).collect();
+        let described_at: Vec<_> = of().map(|i| i.at).collect();
         let boots: Vec<_> = of().map(|i| i.boot_id).collect();
         let processes: Vec<_> = of().map(|i| i.definition.process_id.0).collect();
         let created: Vec<_> = of().map(|i| i.definition.creation_time).collect();

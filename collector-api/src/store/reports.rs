@@ -7,7 +7,7 @@
 //!
 //! The group's own clock is the database's (`now()`), so replicas with wrong clocks do no harm.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use shared_model::{ProblemCode, RejectedReport, Timestamp, limits};
@@ -156,9 +156,9 @@ struct Reject<'a> {
 }
 
 async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Inserted, StoreError> {
-    let streams: BTreeMap<(Uuid, Uuid), ()> =
-        units.iter().map(|unit| ((unit.batch.host_id, unit.batch.stream_id), ())).collect();
-    let (hosts, ids): (Vec<_>, Vec<_>) = streams.into_keys().unzip();
+    let streams: BTreeSet<(Uuid, Uuid)> =
+        units.iter().map(|unit| (unit.batch.host_id, unit.batch.stream_id)).collect();
+    let (hosts, ids): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
     let mut locked = cursors::lock(connection, &hosts, &ids).await?;
     let mut accepted = Accepted::default();
     let outcomes: Vec<Outcome> = units
@@ -245,7 +245,6 @@ impl<'a> Accepted<'a> {
 /// database's.
 fn verdict(record: &PreparedRecord, now: Timestamp, floor: Timestamp) -> Result<(), Rejection> {
     let (code, detail) = match &record.content {
-        Content::Gap(_) => return Ok(()),
         Content::Reject(rejection) => return Err(rejection.clone()),
         Content::Report(report) if report.sampled_at > now + limits::MAX_FUTURE => (
             ProblemCode::TimestampInFuture,
@@ -261,7 +260,7 @@ fn verdict(record: &PreparedRecord, now: Timestamp, floor: Timestamp) -> Result<
                 report.sampled_at
             ),
         ),
-        Content::Report(_) => return Ok(()),
+        Content::Report(_) | Content::Gap(_) => return Ok(()),
     };
     let errors =
         vec![shared_model::FieldError { field: "sampled_at".into(), detail: detail.clone() }];
