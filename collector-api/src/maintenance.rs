@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::Chain;
+use crate::metrics::{MAINTENANCE_FAILURES, MAINTENANCE_LEADER, MAINTENANCE_PARTITIONS};
 use crate::store::Store;
 use crate::store::failure::Failure;
 use crate::store::maintenance::{MaintenanceConnection, MaintenanceError};
@@ -31,8 +32,9 @@ pub async fn run(store: Store, stop: CancellationToken) {
         match one_round(&store, holder, &mut connection, round).await {
             Ok(()) => round = round.wrapping_add(1),
             Err(error) => {
-                metrics::counter!("procfleet_maintenance_failures_total").increment(1);
+                metrics::counter!(MAINTENANCE_FAILURES).increment(1);
                 tracing::warn!(error = %Chain(&error), "a maintenance round failed");
+                metrics::gauge!(MAINTENANCE_LEADER).set(0.0);
                 (connection, round) = (None, 0);
             }
         }
@@ -70,7 +72,7 @@ async fn one_round(
             None => return Ok(()),
         },
     };
-    metrics::gauge!("procfleet_maintenance_leader").set(1.0);
+    metrics::gauge!(MAINTENANCE_LEADER).set(1.0);
     if round.is_multiple_of(WORK_EVERY) { work(connection).await } else { Ok(()) }
 }
 
@@ -134,6 +136,6 @@ fn count(change: &'static str, series: &'static str, pieces: u64) {
     if pieces > 0 {
         tracing::info!(series, pieces, "{change} partitions");
     }
-    metrics::counter!("procfleet_maintenance_partitions_total", "change" => change, "table" => series)
+    metrics::counter!(MAINTENANCE_PARTITIONS, "change" => change, "table" => series)
         .increment(pieces);
 }

@@ -23,6 +23,33 @@ pub const ENROLLMENTS: &str = "procfleet_server_enrollments_total";
 /// Requests of agents refused for their certificate; `code`.
 pub const AGENTS_REFUSED: &str = "procfleet_server_agents_refused_total";
 
+/// Requests for reports refused to stay within limits; `place` names the limit.
+pub const INGEST_SHED: &str = "procfleet_ingest_shed_total";
+/// Requests that wait for a writer, at the last group.
+pub const INGEST_QUEUE_DEPTH: &str = "procfleet_ingest_queue_depth";
+/// Time to store a group of requests.
+pub const INGEST_GROUP_SECONDS: &str = "procfleet_ingest_group_duration_seconds";
+/// Transactions that failed; `failure` says what was done about it.
+pub const INGEST_GROUP_FAILURES: &str = "procfleet_ingest_group_failures_total";
+/// Transactions committed.
+pub const INGEST_GROUPS: &str = "procfleet_ingest_groups_total";
+/// Requests in committed transactions: with [`INGEST_GROUPS`], the size of a group.
+pub const INGEST_GROUP_REQUESTS: &str = "procfleet_ingest_group_requests_total";
+/// Reports decided; `outcome`.
+pub const INGEST_REPORTS: &str = "procfleet_ingest_reports_total";
+/// Rows stored; `table`.
+pub const INGEST_ROWS: &str = "procfleet_ingest_rows_total";
+/// Rows of accepted reports that have no table yet; `part`.
+pub const INGEST_UNSTORED_ROWS: &str = "procfleet_ingest_unstored_rows_total";
+/// Dictionary entries whose key had other content already; `table`.
+pub const INGEST_COLLISIONS: &str = "procfleet_ingest_dictionary_collisions_total";
+/// Maintenance rounds that failed.
+pub const MAINTENANCE_FAILURES: &str = "procfleet_maintenance_failures_total";
+/// 1 while this replica holds the maintenance lease.
+pub const MAINTENANCE_LEADER: &str = "procfleet_maintenance_leader";
+/// Partitions made and dropped; `change`, `table`.
+pub const MAINTENANCE_PARTITIONS: &str = "procfleet_maintenance_partitions_total";
+
 /// Buckets of every `_seconds` histogram.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -50,4 +77,17 @@ fn describe() {
     describe_counter!(PANICS, "Handlers that panicked");
     describe_counter!(ENROLLMENTS, "Requests to enrol");
     describe_counter!(AGENTS_REFUSED, "Requests of agents refused for their certificate");
+    describe_counter!(INGEST_SHED, "Requests refused to stay within a limit");
+    describe_gauge!(INGEST_QUEUE_DEPTH, "Requests that wait for a writer");
+    describe_histogram!(INGEST_GROUP_SECONDS, Unit::Seconds, "Time to store a group of requests");
+    describe_counter!(INGEST_GROUP_FAILURES, "Transactions that failed");
+    describe_counter!(INGEST_GROUPS, "Transactions committed");
+    describe_counter!(INGEST_GROUP_REQUESTS, "Requests in committed transactions");
+    describe_counter!(INGEST_REPORTS, "Reports decided");
+    describe_counter!(INGEST_ROWS, "Rows stored");
+    describe_counter!(INGEST_UNSTORED_ROWS, "Rows of accepted reports without a table");
+    describe_counter!(INGEST_COLLISIONS, "Dictionary entries whose key had other content");
+    describe_counter!(MAINTENANCE_FAILURES, "Maintenance rounds that failed");
+    describe_gauge!(MAINTENANCE_LEADER, "Whether this replica holds the maintenance lease");
+    describe_counter!(MAINTENANCE_PARTITIONS, "Partitions made and dropped");
 }

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::error::{ApiError, ApiResult};
+use crate::metrics::INGEST_SHED;
 
 /// Granularity of the budget, bytes.
 const UNIT: usize = 1024;
@@ -33,8 +34,7 @@ impl Admission {
     pub(super) fn enter(&self, host: Uuid, bytes: usize) -> ApiResult<Admitted> {
         let free = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
         if !free {
-            metrics::counter!("procfleet_ingest_shed_total", "place" => "host_in_flight")
-                .increment(1);
+            metrics::counter!(INGEST_SHED, "place" => "host_in_flight").increment(1);
             return Err(ApiError::new(
                 ProblemCode::TooManyRequests,
                 "Another request of this host is in progress; one at a time.",
@@ -52,7 +52,7 @@ impl Admission {
 
 /// The answer when the budget is used up.
 fn overloaded() -> ApiError {
-    metrics::counter!("procfleet_ingest_shed_total", "place" => "memory_budget").increment(1);
+    metrics::counter!(INGEST_SHED, "place" => "memory_budget").increment(1);
     ApiError::new(ProblemCode::Overloaded, "This server holds as many reports as it may; retry.")
         .retry_after(RETRY_AFTER)
 }

@@ -8,6 +8,10 @@ use shared_model::ProblemCode;
 
 use super::writer::Job;
 use crate::error::Chain;
+use crate::metrics::{
+    INGEST_COLLISIONS, INGEST_GROUP_FAILURES, INGEST_GROUP_REQUESTS, INGEST_GROUPS, INGEST_REPORTS,
+    INGEST_ROWS, INGEST_UNSTORED_ROWS,
+};
 use crate::store::StoreError;
 use crate::store::failure::Failure;
 use crate::store::records::{Content, RecordBatch, Rejection};
@@ -141,7 +145,8 @@ impl Group {
                 Err(error) => error,
             };
             let failure = error.failure();
-            metrics::counter!("procfleet_ingest_group_failures_total", "failure" => format!("{failure:?}")).increment(1);
+            metrics::counter!(INGEST_GROUP_FAILURES, "failure" => format!("{failure:?}"))
+                .increment(1);
             tracing::warn!(?failure, attempt, error = %Chain(&error), "storing a group failed");
             match failure {
                 Failure::Connection => {
@@ -260,7 +265,7 @@ fn split(mut pieces: Vec<Piece>) -> Result<(Vec<Piece>, Vec<Piece>), (usize, usi
 /// Counts what a transaction stored.
 fn count(inserted: &Inserted, requests: usize) {
     let reports = |outcome: &'static str, count: u64| {
-        metrics::counter!("procfleet_ingest_reports_total", "outcome" => outcome).increment(count);
+        metrics::counter!(INGEST_REPORTS, "outcome" => outcome).increment(count);
     };
     for outcome in &inserted.outcomes {
         match outcome {
@@ -274,23 +279,19 @@ fn count(inserted: &Inserted, requests: usize) {
         }
     }
     for (series, rows) in SERIES.iter().zip(inserted.rows) {
-        metrics::counter!("procfleet_ingest_rows_total", "table" => series.name).increment(rows);
+        metrics::counter!(INGEST_ROWS, "table" => series.name).increment(rows);
     }
     for (part, rows) in ["connections", "exits"].into_iter().zip(inserted.unstored) {
-        metrics::counter!("procfleet_ingest_unstored_rows_total", "part" => part).increment(rows);
+        metrics::counter!(INGEST_UNSTORED_ROWS, "part" => part).increment(rows);
     }
     let collisions = inserted.collisions;
     for (dictionary, count) in
         [("processes", collisions.processes), ("process_instances", collisions.instances)]
     {
-        metrics::counter!("procfleet_ingest_dictionary_collisions_total", "table" => dictionary)
-            .increment(count);
+        metrics::counter!(INGEST_COLLISIONS, "table" => dictionary).increment(count);
     }
-    #[expect(clippy::cast_precision_loss, reason = "a histogram of small numbers")]
-    metrics::histogram!("procfleet_ingest_group_requests").record(requests as f64);
-    #[expect(clippy::cast_precision_loss, reason = "a histogram of small numbers")]
-    metrics::histogram!("procfleet_ingest_group_rows")
-        .record(inserted.rows.iter().sum::<u64>() as f64);
+    metrics::counter!(INGEST_GROUPS).increment(1);
+    metrics::counter!(INGEST_GROUP_REQUESTS).increment(requests as u64);
 }
 
 #[cfg(test)]

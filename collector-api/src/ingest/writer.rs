@@ -30,6 +30,7 @@ use super::IngestSettings;
 use super::admission::Admitted;
 use super::group::{Group, Reply};
 use crate::error::{ApiError, ApiResult};
+use crate::metrics::{INGEST_GROUP_SECONDS, INGEST_QUEUE_DEPTH, INGEST_SHED};
 use crate::store::Store;
 use crate::store::records::RecordBatch;
 use crate::store::reports::{Outcome, ReportConnection};
@@ -129,8 +130,7 @@ impl ReportWriter {
         let job = Job { batch, reply, _admitted: admitted, rows, bytes };
         self.queue.try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
-                metrics::counter!("procfleet_ingest_shed_total", "place" => "writer_queue")
-                    .increment(1);
+                metrics::counter!(INGEST_SHED, "place" => "writer_queue").increment(1);
                 ApiError::new(ProblemCode::Overloaded, "Too many requests wait for the database.")
                     .retry_after(RETRY_AFTER)
             }
@@ -151,7 +151,7 @@ fn shutting_down() -> ApiError {
 }
 
 fn database_unavailable() -> ApiError {
-    metrics::counter!("procfleet_ingest_shed_total", "place" => "database").increment(1);
+    metrics::counter!(INGEST_SHED, "place" => "database").increment(1);
     ApiError::new(
         ProblemCode::DatabaseUnavailable,
         "The database did not confirm; retry. Repeating is safe.",
@@ -242,8 +242,7 @@ impl WriterTask {
                 group.answer_later(RETRY_AFTER);
                 return true;
             };
-            metrics::histogram!("procfleet_ingest_group_duration_seconds")
-                .record(started.elapsed().as_secs_f64());
+            metrics::histogram!(INGEST_GROUP_SECONDS).record(started.elapsed().as_secs_f64());
             if lost {
                 if repeated || group.is_doubtful() {
                     group.answer_later(RETRY_AFTER);
@@ -276,7 +275,7 @@ impl WriterTask {
             jobs.push(job);
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!("procfleet_ingest_queue_depth").set(queue.len() as f64);
+        metrics::gauge!(INGEST_QUEUE_DEPTH).set(queue.len() as f64);
         Some(Group::new(jobs))
     }
 }
