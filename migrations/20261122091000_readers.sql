@@ -8,7 +8,8 @@
 
 -- A sum as bigint. A hostile host may send deltas whose sum exceeds it: that is no reason to fail.
 create function procfleet_total(total numeric) returns bigint language sql immutable parallel safe as $$
-    select least(total, 9223372036854775807)::bigint
+    -- Not least(): that takes no notice of null, and unknown must stay null.
+    select (case when total > 9223372036854775807 then 9223372036854775807 else total end)::bigint
 $$;
 
 -- The end of the bucket of width `step` that sampled_at falls into, aligned to the epoch's hours so
