@@ -170,7 +170,7 @@ fn print_summary(project: &Project, state: &State) {
         "
 Procfleet watches this host.
 
-  operator     {operator}   (API description: {operator}/v1/openapi.yaml)
+  operator     {operator}
   admin key    {key}
   agent door   https://127.0.0.1:{}
   logs         .procfleet/log/   (cargo xtask logs [server|agent|database] [-f])
