@@ -5,10 +5,13 @@
 //! Every answer is bounded, and every query ends after the read pool's statement timeout.
 
 pub mod api_keys;
+pub mod enrollment_tokens;
 pub mod hosts;
 pub mod params;
 pub mod processes;
 pub mod samples;
+
+use std::sync::Arc;
 
 use axum::extract::FromRef;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +29,8 @@ pub struct ApiState {
     pub writers: Store,
     /// Checks API keys.
     pub operators: OperatorAuth,
+    /// Where agents find the agent door: part of every token.
+    pub agent_endpoints: Arc<[String]>,
 }
 
 impl FromRef<ApiState> for OperatorAuth {
@@ -39,12 +44,21 @@ crate::problems! {
     pub(crate) OperatorProblems = Unauthorized, Forbidden, Internal, DatabaseUnavailable, QueryTimeout;
 }
 
-/// Every route of the operators' API, with its documentation.
+/// Every route of the operators' API.
 pub fn routes(state: ApiState) -> OpenApiRouter {
+    resources().with_state(state)
+}
+
+/// Their documentation.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    resources().into_openapi()
+}
+
+fn resources() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(hosts::routes())
         .merge(samples::routes())
         .merge(processes::routes())
+        .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())
-        .with_state(state)
 }

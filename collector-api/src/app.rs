@@ -18,6 +18,7 @@ use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
 use crate::authority::{self, Authorities, AuthorityError};
 use crate::config::{Config, ConfigError};
+use crate::document;
 use crate::doors::limits::ConnectionLimits;
 use crate::doors::tls::{self, ServerLeaf, TlsError};
 use crate::doors::{self, Door, DoorError, layers};
@@ -165,11 +166,13 @@ async fn operator_door_router(
         readers: Store::connect_reader(url, READER_CONNECTIONS).await?,
         writers: store.clone(),
         operators: OperatorAuth::new(store.clone()),
+        agent_endpoints: config.endpoints().into(),
     };
     let router = OpenApiRouter::default()
         .merge(api::routes(state))
         .merge(health::routes(lifecycle.draining.clone()))
-        .merge(health::metrics_route(metrics));
+        .merge(health::metrics_route(metrics))
+        .merge(document::routes());
     Ok(layers::wrap("operator", router.into()))
 }
 

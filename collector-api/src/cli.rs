@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::config::Config;
 use crate::lifecycle::Lifecycle;
 use crate::store::Store;
-use crate::{app, authority, metrics};
+use crate::{app, authority, document, metrics};
 
 /// The stateless tier between agents and TimescaleDB.
 #[derive(Debug, Parser)]
@@ -84,13 +84,12 @@ impl Cli {
                 command.run(&connect(&config).await?, config.endpoints()).await
             }
             Command::ApiKey(command) => command.run(&connect(&config).await?).await,
-            Command::Openapi => todo_openapi(),
+            Command::Openapi => {
+                print!("{}", document::yaml());
+                Ok(())
+            }
         }
     }
-}
-
-fn todo_openapi() -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Store> {

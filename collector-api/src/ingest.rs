@@ -71,7 +71,16 @@ impl IngestState {
 
 /// `POST /v1/reports` and `GET /v1/cursor`, for the agent door.
 pub fn routes(state: IngestState) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(post_reports)).routes(routes!(get_cursor)).with_state(state)
+    router().with_state(state)
+}
+
+/// Their documentation.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    router().into_openapi()
+}
+
+fn router() -> OpenApiRouter<IngestState> {
+    OpenApiRouter::default().routes(routes!(post_reports)).routes(routes!(get_cursor))
 }
 
 crate::problems! {
@@ -90,7 +99,7 @@ crate::problems! {
 /// request is always safe. Records that can never be stored are recorded as rejects and passed
 /// over: 422 when nothing else of the request was new, else they are listed in the answer.
 #[utoipa::path(post, path = "/v1/reports", tag = "agents", security(("agent_certificate" = [])),
-    request_body(content = String, content_type = "application/x-ndjson", description = "Records, one JSON document per line; `content-encoding: zstd`"),
+    request_body(content = ref("#/components/schemas/Records"), content_type = "application/x-ndjson", description = "Records, one JSON document per line; `content-encoding: zstd`"),
     responses((status = 200, description = "Where the stream stands, committed", body = ref("#/components/schemas/ReportsAnswer")), ReportsProblems))]
 async fn post_reports(
     State(state): State<IngestState>,

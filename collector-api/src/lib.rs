@@ -9,6 +9,7 @@ pub mod auth;
 pub mod authority;
 pub mod cli;
 pub mod config;
+pub mod document;
 pub mod doors;
 pub mod enroll;
 pub mod error;

@@ -4,6 +4,8 @@
 //! The wire types live in `shared-model`, which depends on nothing that knows OpenAPI. Their schemas
 //! are written here by hand; a test holds each against the JSON its type makes.
 
+pub mod schemas;
+
 use std::collections::BTreeMap;
 
 use shared_model::ProblemCode;

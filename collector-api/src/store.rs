@@ -68,7 +68,7 @@ impl StoreError {
             | sqlx::Error::WorkerCrashed => true,
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
                 ["08", "53", "57"].iter().any(|class| code.starts_with(class))
-                    || ["25006", "40001", "40P01", "55P03"].contains(&code.as_ref())
+                    || ["25006", "40001", "40P01", "55000", "55P03"].contains(&code.as_ref())
             }),
             _ => false,
         }

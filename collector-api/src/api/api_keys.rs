@@ -1,7 +1,7 @@
 //! `/v1/api-keys`: who may ask, and what.
 
-use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::Json as Answer;
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared_model::ProblemCode;
@@ -15,6 +15,7 @@ use super::params::{self, Now, Page};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::{Admin, MintedApiKey, Role};
 use crate::error::{ApiError, ApiResult};
+use crate::extract::{Json, Path, Query};
 use crate::store::api_keys::ApiKey;
 
 /// The routes of this resource.
@@ -26,7 +27,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
 
 crate::problems! {
     ListProblems = BadParameter;
-    CreateProblems = Malformed, BodyTooLarge, UnsupportedMediaType, InvalidField;
+    CreateProblems = Malformed, Truncated, InvalidUtf8, BodyTooLarge, UnsupportedMediaType, InvalidField;
     RevokeProblems = BadParameter, NotFound;
 }
 
@@ -50,10 +51,10 @@ async fn list_api_keys(
     State(state): State<ApiState>,
     _: Admin,
     Query(query): Query<ListQuery>,
-) -> ApiResult<Json<Page<ApiKey>>> {
+) -> ApiResult<Answer<Page<ApiKey>>> {
     let limit = params::limit(query.limit, 100, 1000)?;
     let keys = state.readers.list_api_keys(query.after, limit + 1).await?;
-    Ok(Json(Page::cut(keys, limit, |key| key.api_key_id.to_string())))
+    Ok(Answer(Page::cut(keys, limit, |key| key.api_key_id.to_string())))
 }
 
 /// A key to be made.
@@ -89,7 +90,7 @@ async fn create_api_key(
     _: Admin,
     Now(now): Now,
     Json(body): Json<CreateApiKey>,
-) -> ApiResult<(StatusCode, Json<CreatedApiKey>)> {
+) -> ApiResult<(StatusCode, Answer<CreatedApiKey>)> {
     params::check_name("name", &body.name)?;
     if body.expires_at.is_some_and(|end| end <= now) {
         return Err(params::invalid_field("expires_at", "must lie in the future"));
@@ -97,7 +98,7 @@ async fn create_api_key(
     let minted =
         MintedApiKey::from_random(params::random()?, body.name, body.role, body.expires_at);
     let api_key = state.writers.create_api_key(&minted.new).await?;
-    Ok((StatusCode::CREATED, Json(CreatedApiKey { api_key, key: minted.to_paste() })))
+    Ok((StatusCode::CREATED, Answer(CreatedApiKey { api_key, key: minted.to_paste() })))
 }
 
 /// Ends a key. Every server refuses it within 15 s; ending it again changes nothing.

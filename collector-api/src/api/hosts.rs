@@ -1,7 +1,7 @@
 //! `/v1/hosts`: which hosts there are and how each of them is.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared_model::{FieldError, ProblemCode};
 use time::Duration;
@@ -14,6 +14,7 @@ use super::params::{self, Page};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
 use crate::error::{ApiError, ApiResult};
+use crate::extract::{Path, Query};
 use crate::store::Store;
 use crate::store::hosts::{
     AgentState, BlockDevice, Filesystem, HostMatch, HostSummary, NetworkInterface,

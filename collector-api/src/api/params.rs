@@ -125,9 +125,8 @@ fn instant(name: &str, text: &str, now: Timestamp) -> ApiResult<Timestamp> {
         Timestamp::parse(text, &Rfc3339).map_err(|_| wrong())?
     };
     // What both the database and RFC 3339 can write.
-    (1970..=9999)
-        .contains(&at.to_offset(time::UtcOffset::UTC).year())
-        .then_some(at)
+    at.checked_to_offset(time::UtcOffset::UTC)
+        .filter(|utc| (1970..=9999).contains(&utc.year()))
         .ok_or_else(wrong)
 }
 

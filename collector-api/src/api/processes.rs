@@ -1,7 +1,7 @@
 //! Processes: the top of a window on one host, and the search for command lines across the fleet.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -14,6 +14,7 @@ use super::params::{self, Now, Page};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
 use crate::error::ApiResult;
+use crate::extract::{Path, Query};
 use crate::store::ids::{InstanceKey, ProcessKey};
 use crate::store::processes::{FoundRun, ProcessUsage, Sort};
 use crate::store::samples::HostTotals;

@@ -1,7 +1,7 @@
 //! Series: `/v1/hosts/{host}/samples` and `/v1/hosts/{host}/processes/{process_id}/samples`.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared_model::ProblemCode;
 use time::OffsetDateTime;
@@ -15,6 +15,7 @@ use super::params::{self, MAX_POINTS, Now};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
 use crate::error::{ApiError, ApiResult};
+use crate::extract::{Path, Query};
 use crate::store::ids::{InstanceKey, ProcessKey};
 use crate::store::processes::{Instance, ProcessText};
 use crate::store::samples::{HostPoint, ProcessPoint, ProcessSeries};

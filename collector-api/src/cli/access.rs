@@ -81,7 +81,7 @@ impl TokenCommand {
             }
             Self::List => {
                 let mut lines = vec![["ID", "USES", "EXPIRES", "STATE", "NAME"].map(String::from)];
-                for token in store.enrollment_tokens(LIST_LIMIT).await? {
+                for token in store.enrollment_tokens(None, LIST_LIMIT).await? {
                     let max = token.max_uses.map_or_else(|| "-".to_owned(), |max| max.to_string());
                     lines.push([
                         token.token_id.to_string(),

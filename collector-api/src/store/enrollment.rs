@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use shared_model::HostFacts;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::store::{Store, StoreError};
@@ -12,17 +14,21 @@ use crate::store::{Store, StoreError};
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// An enrolment token as operators see it: without its secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = EnrollmentToken)]
 pub struct EnrollmentTokenRow {
-    /// In the paste.
+    /// In the paste. A `UUIDv7`: tokens sort by their time.
     pub token_id: Uuid,
     /// For people.
     pub name: String,
     /// Database clock.
+    #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Database clock.
+    #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
     /// When an operator revoked it.
+    #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
     /// None: as many as wanted.
     pub max_uses: Option<i32>,
@@ -165,16 +171,19 @@ impl Store {
         Ok(())
     }
 
-    /// Every token, newest first, at most `limit`.
+    /// Tokens, newest first, those older than `after`, at most `limit`.
     pub async fn enrollment_tokens(
         &self,
+        after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<EnrollmentTokenRow>, StoreError> {
         sqlx::query_as!(
             EnrollmentTokenRow,
             "-- Store::enrollment_tokens
             select token_id, name, created_at, expires_at, revoked_at, max_uses, uses
-            from enrollment_tokens order by created_at desc, token_id desc limit $1",
+            from enrollment_tokens where $1::uuid is null or token_id < $1
+            order by token_id desc limit $2",
+            after,
             limit
         )
         .fetch_all(&self.pool)

@@ -1,6 +1,7 @@
 //! The server against real databases.
 #![expect(clippy::unwrap_used, reason = "a test says what failed by failing there")]
 
+mod api;
 mod authorities;
 mod bad_input;
 mod concurrency;
@@ -11,5 +12,6 @@ mod kit;
 mod lifecycle;
 mod maintenance;
 mod migrations;
+mod openapi;
 mod poison;
 mod verdicts;

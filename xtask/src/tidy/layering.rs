@@ -63,7 +63,7 @@ const SERVER: Layers = &[
             "store",
         ],
     ),
-    ("document", &["api", "openapi"]),
+    ("document", &["api", "enroll", "health", "ingest", "openapi"]),
     // What answers requests, side by side; each is handed what it needs.
     ("api", &["auth", "error", "extract", "metrics", "openapi", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),

@@ -1,0 +1,133 @@
+//! `/v1/enrollment-tokens`: what lets hosts in.
+
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use shared_model::ProblemCode;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::params::{self, Page};
+use super::{ApiState, OperatorProblems};
+use crate::auth::join_token::{self, CreateTokenError, DEFAULT_TOKEN_TTL, TokenRequest};
+use crate::auth::operator::Admin;
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{Json, Path, Query};
+use crate::store::enrollment::EnrollmentTokenRow;
+
+/// The routes of this resource.
+pub fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(list_enrollment_tokens, create_enrollment_token))
+        .routes(routes!(revoke_enrollment_token))
+}
+
+crate::problems! {
+    ListProblems = BadParameter;
+    CreateProblems = Malformed, Truncated, InvalidUtf8, BodyTooLarge, UnsupportedMediaType, InvalidField;
+    RevokeProblems = BadParameter, NotFound;
+}
+
+/// Where to begin and how much to return.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Most tokens returned, 1 to 1,000.
+    #[param(default = 100, minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    after: Option<Uuid>,
+}
+
+/// Every token ever made, newest first, used up, expired and revoked ones included; secrets are not
+/// stored.
+#[utoipa::path(get, path = "/v1/enrollment-tokens", tag = "access", security(("api_key" = ["admin"])),
+    params(ListQuery),
+    responses((status = 200, description = "Tokens, newest first", body = Page<EnrollmentTokenRow>), ListProblems, OperatorProblems))]
+async fn list_enrollment_tokens(
+    State(state): State<ApiState>,
+    _: Admin,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Answer<Page<EnrollmentTokenRow>>> {
+    let limit = params::limit(query.limit, 100, 1000)?;
+    let tokens = state.readers.enrollment_tokens(query.after, limit + 1).await?;
+    Ok(Answer(Page::cut(tokens, limit, |token| token.token_id.to_string())))
+}
+
+/// A token to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateEnrollmentToken {
+    /// What to call it, 1 to 128 bytes: which hosts it is for.
+    #[schema(min_length = 1, max_length = 128, example = "database hosts")]
+    name: String,
+    /// Its life in seconds, at most 90 days. Default: a day.
+    #[schema(minimum = 1, maximum = 7_776_000, default = 86_400)]
+    ttl_s: Option<u64>,
+    /// Most hosts it lets in; absent: as many as come before it expires.
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    max_uses: Option<u32>,
+}
+
+/// A token just made.
+#[derive(Serialize, ToSchema)]
+struct CreatedEnrollmentToken {
+    /// Its id, for the list and to revoke it.
+    token_id: Uuid,
+    /// The whole token, `pfj1_…`: what `procfleet-agent enroll` asks for. Shown here and never again.
+    paste: String,
+}
+
+/// Makes a token. The answer holds its secret, which is not stored and cannot be shown again.
+#[utoipa::path(post, path = "/v1/enrollment-tokens", tag = "access", security(("api_key" = ["admin"])),
+    request_body = CreateEnrollmentToken,
+    responses((status = 201, description = "The token, once", body = CreatedEnrollmentToken), CreateProblems, OperatorProblems))]
+async fn create_enrollment_token(
+    State(state): State<ApiState>,
+    _: Admin,
+    Json(body): Json<CreateEnrollmentToken>,
+) -> ApiResult<(StatusCode, Answer<CreatedEnrollmentToken>)> {
+    let ttl = body.ttl_s.map_or(DEFAULT_TOKEN_TTL, Duration::from_secs);
+    let request = TokenRequest { name: body.name, ttl, max_uses: body.max_uses };
+    let endpoints = state.agent_endpoints.to_vec();
+    let token = join_token::create(&state.writers, endpoints, &request).await.map_err(refusal)?;
+    let answer = CreatedEnrollmentToken { token_id: token.id, paste: token.to_paste() };
+    Ok((StatusCode::CREATED, Answer(answer)))
+}
+
+fn refusal(error: CreateTokenError) -> ApiError {
+    let detail = error.to_string();
+    match error {
+        CreateTokenError::Name => params::invalid_field("name", detail),
+        CreateTokenError::Ttl => params::invalid_field("ttl_s", detail),
+        CreateTokenError::MaxUses => params::invalid_field("max_uses", detail),
+        CreateTokenError::Store(error) => error.into(),
+        CreateTokenError::NoAuthority | CreateTokenError::Random(_) => {
+            ApiError::new(ProblemCode::Internal, "The server cannot make tokens now; see its log.")
+                .caused_by(error)
+        }
+    }
+}
+
+/// Lets nobody else in by a token. Hosts that are in stay; ending it again changes nothing.
+#[utoipa::path(delete, path = "/v1/enrollment-tokens/{token_id}", tag = "access", security(("api_key" = ["admin"])),
+    params(("token_id" = Uuid, Path, description = "Id of the token")),
+    responses((status = 204, description = "The token is revoked"), RevokeProblems, OperatorProblems))]
+async fn revoke_enrollment_token(
+    State(state): State<ApiState>,
+    _: Admin,
+    Path(token_id): Path<Uuid>,
+) -> ApiResult<StatusCode> {
+    if state.writers.revoke_enrollment_token(token_id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        let detail = format!("There is no enrolment token {token_id}.");
+        Err(ApiError::new(ProblemCode::NotFound, detail))
+    }
+}

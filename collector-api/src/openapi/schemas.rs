@@ -1,0 +1,252 @@
+//! Schemas of the protocol's own types, held against them by a test.
+
+use serde_json::{Value, json};
+use shared_model::ProblemCode;
+use shared_model::validate::MAX_FIELD_ERRORS;
+use utoipa::openapi::schema::Schema;
+use utoipa::openapi::{Components, RefOr};
+
+/// Adds every schema of this module.
+pub fn add_to(components: &mut Components) {
+    for (name, schema) in [
+        ("Problem", problem()),
+        ("ProblemCode", problem_code()),
+        ("FieldError", field_error()),
+        ("ReportsAnswer", reports_answer()),
+        ("RejectedReport", rejected_report()),
+        ("EnrollRequest", enroll_request()),
+        ("EnrollResponse", enroll_response()),
+        ("HostFacts", host_facts()),
+        ("Records", records()),
+    ] {
+        #[expect(clippy::expect_used, reason = "constants, read back by a test")]
+        let schema: RefOr<Schema> =
+            serde_json::from_value(schema).expect("the constant is a schema");
+        components.schemas.insert(name.into(), schema);
+    }
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn text(description: &str) -> Value {
+    json!({ "type": "string", "description": description })
+}
+
+fn uuid(description: &str) -> Value {
+    json!({ "type": "string", "format": "uuid", "description": description })
+}
+
+fn time(description: &str) -> Value {
+    json!({ "type": "string", "format": "date-time", "description": description })
+}
+
+fn count(description: &str) -> Value {
+    json!({ "type": "integer", "format": "int64", "minimum": 0, "description": description })
+}
+
+fn list(name: &str, description: &str) -> Value {
+    json!({ "type": "array", "items": reference(name), "description": description })
+}
+
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "description": "Every answer that is not a success (RFC 9457), as `application/problem+json`.",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": text("`urn:procfleet:problem:<code>`."),
+            "title": text("The same sentence for every occurrence of the code."),
+            "status": { "type": "integer", "format": "int32", "description": "HTTP status." },
+            "detail": text("What happened to which object, and what to do."),
+            "code": reference("ProblemCode"),
+            "errors": list("FieldError", "Fields or parameters at fault."),
+            "acknowledged_sequence": count("The stream's committed cursor, where `POST /v1/reports` knows it."),
+            "rejected": list("RejectedReport", "Records passed over, when every record of a request was."),
+            "request_id": text("Id of the request, to be found in the server's log."),
+        },
+    })
+}
+
+fn problem_code() -> Value {
+    let codes: Vec<String> = ProblemCode::ALL.iter().map(|code| code.as_str()).collect();
+    json!({
+        "type": "string",
+        "description": "What programs act on. New codes may appear: treat them as their status says.",
+        "enum": codes,
+    })
+}
+
+fn field_error() -> Value {
+    json!({
+        "type": "object",
+        "required": ["field", "detail"],
+        "properties": {
+            "field": text("Parameter, or path from the root of the document, such as `processes[3].cpu_user_us`."),
+            "detail": text("What is wrong with it and what would be right."),
+        },
+    })
+}
+
+fn reports_answer() -> Value {
+    json!({
+        "type": "object",
+        "description": "Where the stream stands, committed.",
+        "required": ["stream_id", "acknowledged_sequence", "accepted", "duplicates", "server_time"],
+        "properties": {
+            "stream_id": uuid("The stream asked about."),
+            "acknowledged_sequence": count("Highest sequence durably decided; 0: stream unknown. Lower than an earlier answer: the database was restored, go on after this one."),
+            "accepted": count("Records of this request stored now."),
+            "duplicates": count("Records of this request that were stored before."),
+            "rejected": list("RejectedReport", "Records of this request that will never be stored."),
+            "server_time": time("The server's clock."),
+        },
+    })
+}
+
+fn rejected_report() -> Value {
+    json!({
+        "type": "object",
+        "description": "A poison report: recorded, passed over, never stored.",
+        "required": ["sequence", "code", "detail"],
+        "properties": {
+            "sequence": count("Which."),
+            "code": reference("ProblemCode"),
+            "detail": text("Why."),
+            "errors": { "type": "array", "maxItems": MAX_FIELD_ERRORS, "items": reference("FieldError"),
+                "description": "Which fields." },
+        },
+    })
+}
+
+fn enroll_request() -> Value {
+    json!({
+        "type": "object",
+        "required": ["version", "csr_pem", "facts"],
+        "properties": {
+            "version": { "type": "integer", "format": "int32", "description": "Protocol version of the agent: 1." },
+            "csr_pem": text("PKCS #10, PEM, P-256. The server takes its public key and nothing else."),
+            "facts": reference("HostFacts"),
+        },
+    })
+}
+
+fn enroll_response() -> Value {
+    json!({
+        "type": "object",
+        "required": ["host_id", "certificate_chain_pem", "ca_bundle_pem", "not_after", "renew_after", "server_time", "endpoints"],
+        "properties": {
+            "host_id": uuid("The identity: also in the certificate's SAN as `urn:procfleet:host:<uuid>`."),
+            "certificate_chain_pem": text("Client certificate and its issuers, PEM, leaf first."),
+            "ca_bundle_pem": text("Server CAs to trust from now on, PEM."),
+            "not_after": time("End of the certificate."),
+            "renew_after": time("When to renew it."),
+            "server_time": time("The server's clock."),
+            "endpoints": { "type": "array", "items": { "type": "string" },
+                "description": "Agent-door endpoints in order of preference." },
+        },
+    })
+}
+
+fn host_facts() -> Value {
+    json!({
+        "type": "object",
+        "description": "What a host says of itself: attributes, never identity.",
+        "required": ["host_name", "kernel_release", "host_arch", "agent_version"],
+        "properties": {
+            "host_name": text("`uname` nodename."),
+            "machine_id_hash": text("SHA-256 of `/etc/machine-id` and an application id, hex."),
+            "os_description": text("`PRETTY_NAME` of `/etc/os-release`."),
+            "kernel_release": text("`uname` release."),
+            "host_arch": text("`uname` machine."),
+            "agent_version": text("Version of the agent."),
+        },
+    })
+}
+
+fn records() -> Value {
+    json!({
+        "type": "string",
+        "description": "One JSON object per line, each compressed as a zstd frame of its own \
+            (`content-encoding: zstd`) or not at all: consecutive records of one stream. A line is \
+            `{\"report\": {…}}` or `{\"gap\": {…}}`; the types `Report` and `Gap` of the crate \
+            `shared-model` are the specification, field by field.",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::Serialize;
+    use shared_model::*;
+    use time::OffsetDateTime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn check(value: &impl Serialize, schema: &Value) {
+        let value = serde_json::to_value(value).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect();
+        let (has, says): (BTreeSet<String>, BTreeSet<String>) =
+            (keys(&value), keys(&schema["properties"]));
+        assert_eq!(has, says);
+        for required in schema["required"].as_array().unwrap() {
+            assert!(has.contains(required.as_str().unwrap()), "{required}");
+        }
+        for (key, property) in schema["properties"].as_object().unwrap() {
+            let fits = match property["type"].as_str() {
+                Some("string") => value[key].is_string(),
+                Some("integer") => value[key].is_u64(),
+                Some("array") => value[key].is_array(),
+                _ => property["$ref"].is_string(),
+            };
+            assert!(fits, "{key}");
+        }
+    }
+
+    #[test]
+    fn schemas_say_what_the_types_write() {
+        add_to(&mut Components::new());
+        let field = FieldError { field: "f".into(), detail: "d".into() };
+        check(&field, &field_error());
+        let code = ProblemCode::InvalidReport;
+        let rejected =
+            RejectedReport { sequence: 1, code, detail: "d".into(), errors: vec![field.clone()] };
+        check(&rejected, &rejected_report());
+        let mut full = Problem::new(code, "d");
+        full.errors.push(field);
+        full.acknowledged_sequence = Some(1);
+        full.rejected.push(rejected.clone());
+        full.request_id = Some("r".into());
+        check(&full, &problem());
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let answer = ReportsAnswer {
+            stream_id: Uuid::nil(),
+            acknowledged_sequence: 1,
+            accepted: 1,
+            duplicates: 0,
+            rejected: vec![rejected],
+            server_time: now,
+        };
+        check(&answer, &reports_answer());
+        let facts = HostFacts {
+            machine_id_hash: Some("m".into()),
+            os_description: Some("o".into()),
+            ..HostFacts::default()
+        };
+        check(&facts, &host_facts());
+        check(&EnrollRequest { version: 1, csr_pem: "c".into(), facts }, &enroll_request());
+        let response = EnrollResponse {
+            host_id: Uuid::nil(),
+            certificate_chain_pem: "c".into(),
+            ca_bundle_pem: "c".into(),
+            not_after: now,
+            renew_after: now,
+            server_time: now,
+            endpoints: vec![],
+        };
+        check(&response, &enroll_response());
+    }
+}
