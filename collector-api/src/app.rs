@@ -121,7 +121,7 @@ pub async fn start(
         listener: operator_listener,
         limits: ConnectionLimits::new("operator", operator_limit, operator_limit),
         tls: operator_tls,
-        router: operator_door_router(config, &store, lifecycle, metrics.clone()).await?,
+        router: operator_door_router(config, &store, lifecycle, metrics.clone())?,
     };
     lifecycle.spawn("certificate", leaf.keep_young(authorities, lifecycle.stop.clone()));
     lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
@@ -155,7 +155,7 @@ fn agent_door_router(
 }
 
 /// The operator door's URL map.
-async fn operator_door_router(
+fn operator_door_router(
     config: &Config,
     store: &Store,
     lifecycle: &Lifecycle,
@@ -163,7 +163,7 @@ async fn operator_door_router(
 ) -> Result<Router, StartError> {
     let url = config.database_url()?.expose();
     let state = ApiState {
-        readers: Store::connect_reader(url, READER_CONNECTIONS).await?,
+        readers: Store::connect_reader(url, READER_CONNECTIONS)?,
         writers: store.clone(),
         operators: OperatorAuth::new(store.clone()),
         agent_endpoints: config.endpoints().into(),

@@ -104,7 +104,7 @@ impl Store {
 
     /// Connects for questions only: read only, and no statement runs longer than
     /// [`READER_STATEMENT_TIMEOUT`].
-    pub async fn connect_reader(url: &str, max_connections: u32) -> Result<Self, StoreError> {
+    pub fn connect_reader(url: &str, max_connections: u32) -> Result<Self, StoreError> {
         let timeout = READER_STATEMENT_TIMEOUT.as_millis().to_string();
         let options = PgConnectOptions::from_str(url)
             .map_err(StoreError::of("connect_reader"))?

@@ -97,7 +97,7 @@ async fn without_the_database_there_is_no_identity() {
     let refusal = checks.check(&peer).await.unwrap_err();
     assert_eq!(refusal.problem.code, ProblemCode::HostUnknown);
     let nowhere = collector_api::store::Store::connect_reader("postgres://x@127.0.0.1:1/x", 1);
-    let checks = CertificateChecks::new(nowhere.await.unwrap(), CHECK_TTL);
+    let checks = CertificateChecks::new(nowhere.unwrap(), CHECK_TTL);
     let refusal = checks.check(&peer).await.unwrap_err();
     assert_eq!(refusal.problem.code, ProblemCode::DatabaseUnavailable);
 }

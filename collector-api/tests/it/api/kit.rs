@@ -53,7 +53,7 @@ impl Api {
             *key = minted.to_paste();
         }
         let state = ApiState {
-            readers: Store::connect_reader(&database.url, 2).await.unwrap(),
+            readers: Store::connect_reader(&database.url, 2).unwrap(),
             writers: store.clone(),
             operators: OperatorAuth::new(store.clone()),
             agent_endpoints: ["https://127.0.0.1:7443".to_owned()].into(),
