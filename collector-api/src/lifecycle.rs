@@ -176,7 +176,7 @@ mod tests {
         let stop = lifecycle.stop.clone();
         lifecycle.spawn("other", async move { stop.cancelled().await });
         lifecycle.spawn("early", async {});
-        let failed = lifecycle.run(Duration::from_secs(3600)).await.unwrap_err();
+        let failed = lifecycle.run(Duration::from_hours(1)).await.unwrap_err();
         assert_eq!((failed.task, failed.how), ("early", "ended"));
     }
 

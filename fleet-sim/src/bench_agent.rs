@@ -88,7 +88,7 @@ impl Children {
     fn start(count: usize) -> Result<Self> {
         let mut children = Self(Vec::with_capacity(count));
         for index in 0..count {
-            let name = format!("sleeper-{index:0>width$}", width = COMMAND_LINE_BYTES);
+            let name = format!("sleeper-{index:0>COMMAND_LINE_BYTES$}");
             let child = Command::new("sleep")
                 .arg0(&name)
                 .arg(LIFETIME)

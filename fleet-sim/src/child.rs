@@ -15,7 +15,7 @@ use crate::eventually::eventually;
 /// Lines of output shown when a child did what it should not.
 const LOG_TAIL_LINES: usize = 40;
 /// How long one-shot commands may take.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+const COMMAND_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A running child.
 #[derive(Debug)]

@@ -256,5 +256,9 @@ fn with_database(url: &str, name: &str) -> anyhow::Result<String> {
 }
 
 fn sqlstate(error: &sqlx::Error) -> String {
-    error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned()
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .unwrap_or_default()
+        .into_owned()
 }

@@ -1,4 +1,4 @@
-//! Reproducible randomness for tests: SplitMix64 (Steele, Lea, Flood 2014). Not for secrets.
+//! Reproducible randomness for tests: `SplitMix64` (Steele, Lea, Flood 2014). Not for secrets.
 
 /// A seeded generator.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -21,6 +21,6 @@ impl Random {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.next_u64() % bound
     }
 }

@@ -149,14 +149,12 @@ impl SimulatedAgent {
             let after = response.headers().contains_key(RETRY_AFTER);
             Ok::<_, reqwest::Error>((response.status(), after, response.bytes().await?))
         };
-        match answer.await {
-            Ok((status, after, body)) => self.obey(status, after, &body),
-            Err(_) => {
-                self.counts.lost += 1;
-                self.fail_over().await;
-                Ok(())
-            }
+        if let Ok((status, after, body)) = answer.await {
+            return self.obey(status, after, &body);
         }
+        self.counts.lost += 1;
+        self.fail_over().await;
+        Ok(())
     }
 
     /// Sends a body made beforehand, the next records of the stream, until it is stored.

@@ -95,14 +95,14 @@ fn rejected(host: &Host, sequence: u64) -> Vec<(&'static str, String, &'static s
         (
             "future",
             text(changed(host.report(n + 4), |report| {
-                report.sampled_at += time::Duration::days(400)
+                report.sampled_at += time::Duration::days(400);
             })),
             "timestamp_in_future",
         ),
         (
             "ancient",
             text(changed(host.report(n + 5), |report| {
-                report.sampled_at = time::OffsetDateTime::UNIX_EPOCH
+                report.sampled_at = time::OffsetDateTime::UNIX_EPOCH;
             })),
             "timestamp_too_old",
         ),

@@ -46,7 +46,7 @@ async fn the_same_request_through_two_replicas_is_stored_once() {
 /// Sends `total` reports of `host`, three at a time through random replicas, repeating what was not confirmed.
 async fn drain(host: &Host, replicas: [&Replica; 2], total: u64, seed: u64) -> anyhow::Result<()> {
     let (mut random, mut last) = (Random::new(seed), 0);
-    eventually(Duration::from_secs(120), "everything is acknowledged", async || {
+    eventually(Duration::from_mins(2), "everything is acknowledged", async || {
         while last < total {
             let records = host.reports(last + 1..=(last + 3).min(total));
             let replica = replicas[usize::from(random.below(2) == 1)];

@@ -107,6 +107,7 @@ pub(crate) fn frames(records: &[Record]) -> Vec<u8> {
 }
 
 /// An enrolled host and the reports it will make.
+#[expect(clippy::struct_field_names, reason = "the same word as in every report and table")]
 pub(crate) struct Host {
     pub(crate) host_id: Uuid,
     pub(crate) stream_id: Uuid,

@@ -23,8 +23,8 @@ async fn partitions_are_made_ahead_and_old_ones_dropped() {
         let mut worker =
             replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap().unwrap();
         maintenance::work(&mut worker).await.unwrap();
-        for index in 0..SERIES.len() {
-            assert_eq!(partitions(&database, index).await, 3, "{}", SERIES[index].name);
+        for (index, series) in SERIES.iter().enumerate() {
+            assert_eq!(partitions(&database, index).await, 3, "{}", series.name);
         }
         maintenance::work(&mut worker).await.unwrap();
         assert_eq!(partitions(&database, 0).await, 3);

@@ -80,7 +80,7 @@ impl Pinned {
             return false;
         };
         let digest = Sha256::digest(parsed.tbs_certificate.subject_pki.raw);
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         self.pins.contains(&hex)
     }
 }

@@ -93,10 +93,7 @@ async fn a_late_request_arrives_after_its_repeat() -> Result<()> {
     let mut again = TcpStream::connect(echo.address).await?;
     assert_eq!(ask(&mut again, b'b').await?, b'B');
     eventually(Duration::from_secs(5), "the late request arrives", async || {
-        match echo.seen() == b"123ba" {
-            true => Ok(()),
-            false => Err(format!("{:?}", echo.seen())),
-        }
+        if echo.seen() == b"123ba" { Ok(()) } else { Err(format!("{:?}", echo.seen())) }
     })
     .await?;
     assert_eq!(proxy.counts().late_requests, 1);
@@ -174,9 +171,10 @@ async fn haproxy_spreads_and_takes_the_dead_out() -> Result<()> {
 
 #[tokio::test]
 async fn a_private_postgresql_stops_and_starts() -> Result<()> {
+    use sqlx::Connection as _;
+
     let mut cluster = PostgresCluster::start_new().await?;
     cluster.stop().await?;
-    use sqlx::Connection as _;
     assert!(sqlx::PgConnection::connect(&cluster.url).await.is_err());
     cluster.start().await
 }

@@ -3,6 +3,8 @@
 //! The programs are found beside this test's binary, built by `cargo build --workspace --bins`. A
 //! missing program or database is a failure that says what to run, never a skip.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
+
 mod delivery;
 mod exactly_once;
 mod first_culprit;

@@ -15,7 +15,7 @@ use crate::fleet::{
     DEADLINE, compare_all, connect, settle, simulated, start_agent, wait_for_reports,
 };
 
-const OUTAGE: Duration = Duration::from_secs(60);
+const OUTAGE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The files of an identity with their contents: what an alarmed agent would throw away.

@@ -212,6 +212,7 @@ pub(super) async fn sample(
 
 /// `name=value` of a query, whatever the value holds.
 pub(super) fn query(name: &str, value: &str) -> String {
-    let escaped: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let escaped =
+        value.bytes().fold(String::new(), |escaped, byte| escaped + &format!("%{byte:02X}"));
     format!("{name}={escaped}")
 }
