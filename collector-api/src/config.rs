@@ -309,6 +309,13 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_file_is_the_defaults() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("server.toml");
+        let config = Config::load(Some(&file), std::iter::empty()).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
     fn an_unknown_key_is_named() {
         let error =
             from_environment(&[("PROCFLEET_AGENT_DOOR__LISEN", "127.0.0.1:1")]).unwrap_err();
