@@ -103,12 +103,14 @@ pub struct InstanceDefinition {
 pub struct ProcessSample {
     /// Whose row; [`InstanceId::RESIDUAL`] for the sum of all instances not kept in this tick.
     pub instance_id: InstanceId,
-    /// Instances summed in this row: 1, or what the residual stands for.
+    /// Instances summed in this row: 1, or what the residual stands for, without those that ended: 0 if
+    /// nothing but their CPU is in it.
     pub process_count: u32,
-    /// User CPU, delta, µs: `/proc/<pid>/stat` field 14, all threads, dead ones included.
+    /// User CPU, delta, µs: `/proc/<pid>/stat` field 14, all threads, dead ones included; in the
+    /// residual also of processes that ended in the interval, by field 16 of those who waited for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_user_us: Option<u64>,
-    /// System CPU, delta, µs: field 15.
+    /// System CPU, delta, µs: field 15; of those that ended, field 17.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_system_us: Option<u64>,
     /// Resident set, bytes: `/proc/<pid>/statm` field 2. Pages shared between processes count in each.

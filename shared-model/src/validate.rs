@@ -289,7 +289,7 @@ impl Checker {
         if row.instance_id.0 < 0 {
             self.error(at, "instance_id", "must be 0 or more");
         }
-        if row.process_count < 1 {
+        if row.process_count < 1 && row.instance_id != InstanceId::RESIDUAL {
             self.error(at, "process_count", "must be 1 or more");
         }
         self.at_most(at, "process_count", Some(row.process_count), MAX_COUNT);

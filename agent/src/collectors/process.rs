@@ -4,6 +4,8 @@
 //!    instance counted before ([`live`]). An instance is (boot, pid, start time); one that is seen for
 //!    the first time and was born since the walk before counts from its birth, any other from its next
 //!    sample. What ends between two steps is no error.
+//!    What those who ended used since then goes to the residual ([`ended`]): only so do rows add up to
+//!    the host where many processes live for less than an interval.
 //! 2. **Select** what gets a row of its own; the rest is summed ([`selection`]). Patterns match the
 //!    redacted command line, so with patterns every new instance's is read first.
 //! 3. **Complete the kept rows** with what is too costly for all: open descriptors, fresh swap.
@@ -21,6 +23,7 @@
 mod command_line;
 mod details;
 mod dictionary;
+mod ended;
 mod files;
 mod live;
 mod owners;
@@ -33,6 +36,7 @@ use shared_model::{ProcessSample, Tier, Timestamp};
 use uuid::Uuid;
 
 use self::dictionary::{Dictionary, Table};
+use self::ended::Ended;
 use self::files::Files;
 use self::live::{Live, Totals, Units};
 use super::{Batch, CollectError, Collector, Setup, Tick};
@@ -57,6 +61,7 @@ struct Processes {
     reader: Reader,
     table: Table,
     dictionary: Dictionary,
+    ended: Ended,
     previous: Option<Walk>,
     /// Between the last two walks.
     interval: Option<Duration>,
@@ -88,6 +93,7 @@ impl Processes {
             reader: Reader::default(),
             table: Table::new(),
             dictionary: Dictionary::new(setup),
+            ended: Ended::default(),
             previous: None,
             interval: None,
             rows: Vec::new(),
@@ -104,13 +110,14 @@ impl Collector for Processes {
             None => Files::open(&self.root.proc)?,
         };
         self.walk(tick, &mut files)?;
+        let ended = self.cpu_of_ended();
         batch.tier = self.tier(&files);
         let kept = self.select(&tick.profile);
         self.complete(&mut files, &kept, tick.monotonic);
         self.files = Some(files);
         self.describe(tick, &kept, batch)?;
         let left_over = self.rows.iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(row, _)| row);
-        batch.processes.extend(selection::residual(left_over));
+        batch.processes.extend(selection::residual(left_over, ended));
         batch
             .processes
             .extend(self.rows.drain(..).zip(kept).filter(|(_, kept)| *kept).map(|(row, _)| row));
@@ -130,6 +137,7 @@ impl Processes {
         let kept = self.table.values().filter_map(|live| live.files.as_ref());
         files.begin(kept.map(files::Kept::count).sum());
         self.dictionary.begin(&mut self.table, tick.describe_all, tick.monotonic);
+        self.ended.begin();
         self.rows.clear();
         let mut pids = std::mem::take(&mut self.pids);
         files.list(&mut pids)?;
@@ -146,10 +154,13 @@ impl Processes {
         if let Some(error) = failure.filter(|_| self.rows.is_empty()) {
             return Err(error.into());
         }
-        let dictionary = &mut self.dictionary;
-        self.table.retain(|_, live| {
+        let (dictionary, ended) = (&mut self.dictionary, &mut self.ended);
+        self.table.retain(|pid, live| {
             let is_alive = live.seen == walk.number;
-            if !is_alive {
+            if is_alive {
+                ended.grew(*pid, live.reaped);
+            } else {
+                ended.gone(*pid, live);
                 dictionary.forget(&live.entry);
             }
             is_alive
@@ -174,6 +185,7 @@ impl Processes {
                 let totals = is_born.then_some(Totals::BIRTH);
                 let new = Live::new(self.boot_id, pid, stat, totals);
                 if let Some(reused) = self.table.insert(pid, new) {
+                    self.ended.gone(pid, &reused);
                     self.dictionary.forget(&reused.entry);
                 }
                 let Some(live) = self.table.get_mut(&pid) else { return Ok(false) };
@@ -190,6 +202,21 @@ impl Processes {
         let path = self.root.proc.join("uptime");
         let file = self.reader.read(&path)?;
         parse_uptime(file, self.units.ticks_per_second).map_err(|error| error.of(path))
+    }
+
+    /// User and system CPU, µs, of processes that ended since the walk before; `None` if there was none.
+    fn cpu_of_ended(&mut self) -> Option<(u64, u64)> {
+        let interval = self.interval?;
+        let units = self.units;
+        let path = self.root.sys.join("devices/system/cpu/online");
+        let cpus = self.reader.read(&path).ok().and_then(ended::count_cpus);
+        let all = cpus.and_then(|cpus| interval.checked_mul(u32::try_from(cpus).ok()?));
+        let of =
+            |row: &ProcessSample| row.cpu_user_us.unwrap_or(0) + row.cpu_system_us.unwrap_or(0);
+        let rows = Duration::from_micros(self.rows.iter().map(of).sum());
+        let limit = all.map_or(u64::MAX, |all| units.ticks(all.saturating_sub(rows)));
+        let ended = self.ended.balance(&self.table, limit);
+        Some((units.microseconds(ended.user_ticks), units.microseconds(ended.system_ticks)))
     }
 
     /// Adds what is swapped out to the rows; see the module.

@@ -24,6 +24,10 @@ pub struct Stat<'a> {
     pub user_ticks: u64,
     /// Field 15.
     pub system_ticks: u64,
+    /// Field 16: user time of all descendants that were waited for.
+    pub children_user_ticks: u64,
+    /// Field 17: system time, the same.
+    pub children_system_ticks: u64,
     /// Field 20. 0: the process was reaped while being read, and its times read 0.
     pub thread_count: u32,
     /// Field 22.
@@ -67,6 +71,8 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Stat<'_>, ParseError> {
         faults_major: field(12, "majflt")?,
         user_ticks: field(14, "utime")?,
         system_ticks: field(15, "stime")?,
+        children_user_ticks: field(16, "cutime")?,
+        children_system_ticks: field(17, "cstime")?,
         thread_count: small(field(20, "num_threads")?, "num_threads")?,
         start_ticks: field(22, "starttime")?,
         image: (field(26, "startcode")?, field(28, "startstack")?),
@@ -141,6 +147,8 @@ mod tests {
                     faults_major: 3,
                     user_ticks: 50,
                     system_ticks: 60,
+                    children_user_ticks: 70,
+                    children_system_ticks: 80,
                     thread_count: 9,
                     start_ticks: 4711,
                     image: (4096, 140_000),

@@ -43,7 +43,7 @@ fn each_rule_names_its_field() {
         r.network_interfaces[0].receive_drops = Some(MAX_COUNTER + 1);
     });
     check("processes[0].instance_id", |r| r.processes[0].instance_id = InstanceId(-1));
-    check("processes[1].process_count", |r| r.processes[1].process_count = 0);
+    check("processes[0].process_count", |r| r.processes[0].process_count = 0);
     check("processes[0].thread_count", |r| r.processes[0].thread_count = Some(u32::MAX));
     check("processes[2].instance_id", |r| r.processes.push(r.processes[0].clone()));
     check("process_definitions[0].process_id", |r| {

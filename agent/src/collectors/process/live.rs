@@ -6,6 +6,7 @@ use shared_model::{InstanceId, ProcessSample};
 use uuid::Uuid;
 
 use super::dictionary::Entry;
+use super::ended::Cpu;
 use super::files::{Kept, Reading};
 use crate::metrics::PROCESS_ANOMALIES;
 use crate::procfs::pid::{Io, Stat};
@@ -19,11 +20,26 @@ pub(super) struct Units {
     pub(super) page_bytes: u64,
 }
 
+impl Units {
+    /// Clock ticks in µs.
+    pub(super) fn microseconds(self, ticks: u64) -> u64 {
+        u64::try_from(u128::from(ticks) * 1_000_000 / u128::from(self.ticks_per_second))
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Whole clock ticks of a time.
+    pub(super) fn ticks(self, time: Duration) -> u64 {
+        u64::try_from(time.as_micros() * u128::from(self.ticks_per_second) / 1_000_000)
+            .unwrap_or(u64::MAX)
+    }
+}
+
 /// Counters since the birth of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
-    user_ticks: u64,
-    system_ticks: u64,
+    cpu: Cpu,
+    /// Of descendants that were waited for.
+    reaped: Cpu,
     faults_minor: u64,
     faults_major: u64,
     io: Option<Io>,
@@ -32,17 +48,21 @@ pub(super) struct Totals {
 impl Totals {
     /// Those of a process at its birth.
     pub(super) const BIRTH: Self = Self {
-        user_ticks: 0,
-        system_ticks: 0,
+        cpu: Cpu { user_ticks: 0, system_ticks: 0 },
+        reaped: Cpu { user_ticks: 0, system_ticks: 0 },
         faults_minor: 0,
         faults_major: 0,
         io: Some(Io { read_bytes: 0, write_bytes: 0, cancelled_write_bytes: 0 }),
     };
 
     fn of(reading: &Reading<'_>) -> Self {
+        let stat = &reading.stat;
         Self {
-            user_ticks: reading.stat.user_ticks,
-            system_ticks: reading.stat.system_ticks,
+            cpu: Cpu { user_ticks: stat.user_ticks, system_ticks: stat.system_ticks },
+            reaped: Cpu {
+                user_ticks: stat.children_user_ticks,
+                system_ticks: stat.children_system_ticks,
+            },
             faults_minor: reading.stat.faults_minor,
             faults_major: reading.stat.faults_major,
             io: reading.io,
@@ -62,6 +82,8 @@ pub(super) struct Live {
     image: (u64, u64),
     /// `None` before the first reading that later ones are measured against.
     totals: Option<Totals>,
+    /// By how much what it waited for grew at the last reading; nothing while unknown.
+    pub(super) reaped: Cpu,
     pub(super) files: Option<Kept>,
     /// `VmSwap`, and when it was read.
     pub(super) swap: Option<(u64, Duration)>,
@@ -82,6 +104,7 @@ impl Live {
             is_kernel_thread: stat.is_kernel_thread,
             image: stat.image,
             totals,
+            reaped: Cpu::default(),
             files: None,
             swap: None,
             seen: 0,
@@ -104,9 +127,18 @@ impl Live {
         self.parent_pid = stat.parent_pid;
         let totals = Totals::of(reading);
         let sample = sample(self.id, reading, self.totals.as_ref(), units);
+        self.reaped = self.totals.as_ref().map_or_else(Cpu::default, |before| Cpu {
+            user_ticks: growth(before.reaped.user_ticks, totals.reaped.user_ticks),
+            system_ticks: growth(before.reaped.system_ticks, totals.reaped.system_ticks),
+        });
         // What cannot be read for once leaves the interval unknown, and the next one too.
         self.totals = Some(totals);
         sample
+    }
+
+    /// What it and all it waited for had used when it was seen last.
+    pub(super) fn used(&self) -> Cpu {
+        self.totals.as_ref().map_or_else(Cpu::default, |totals| totals.cpu.plus(totals.reaped))
     }
 }
 
@@ -117,10 +149,7 @@ fn sample(
     units: Units,
 ) -> ProcessSample {
     let now = Totals::of(reading);
-    let microseconds = |ticks: u64| {
-        u64::try_from(u128::from(ticks) * 1_000_000 / u128::from(units.ticks_per_second))
-            .unwrap_or(u64::MAX)
-    };
+    let microseconds = |ticks| units.microseconds(ticks);
     let counter = |of: fn(&Totals) -> u64| before.map(|before| growth(of(before), of(&now)));
     let io = |of: fn(&Io) -> u64| {
         let (before, now) = (before?.io?, now.io?);
@@ -131,8 +160,8 @@ fn sample(
     ProcessSample {
         instance_id,
         process_count: 1,
-        cpu_user_us: counter(|totals| totals.user_ticks).map(microseconds),
-        cpu_system_us: counter(|totals| totals.system_ticks).map(microseconds),
+        cpu_user_us: counter(|totals| totals.cpu.user_ticks).map(microseconds),
+        cpu_system_us: counter(|totals| totals.cpu.system_ticks).map(microseconds),
         memory_usage_bytes: reading
             .resident_pages
             .map(|pages| pages.saturating_mul(units.page_bytes)),

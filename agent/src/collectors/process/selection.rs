@@ -6,8 +6,9 @@
 //! (received and transmitted); what is unknown of one never keeps a row. A threshold of 0 keeps
 //! every row that knows its number.
 //!
-//! The sum of all rows, the residual included, is the sum of all processes, field by field. In the
-//! residual, unknown numbers count as absent: it is null only where all of its processes are.
+//! The sum of all rows, the residual included, is the sum of all processes, field by field. The
+//! residual's CPU includes processes that ended in the interval ([`super::ended`]); its number of
+//! processes does not, so it is 0 where all others are kept. In the residual, unknown numbers count as absent: it is null only where all of its processes are.
 
 use std::time::Duration;
 
@@ -65,16 +66,21 @@ pub(super) fn select(
     kept
 }
 
-/// The sum of `rows`; `None` without rows.
-pub(super) fn residual<'a>(rows: impl Iterator<Item = &'a ProcessSample>) -> Option<ProcessSample> {
-    rows.fold(None, |sum, row| {
-        let mut sum = sum.unwrap_or(ProcessSample {
-            instance_id: InstanceId::RESIDUAL,
-            ..ProcessSample::default()
-        });
+/// The sum of `rows`, and of user and system CPU of processes that ended; `None` without either.
+pub(super) fn residual<'a>(
+    rows: impl Iterator<Item = &'a ProcessSample>,
+    ended: Option<(u64, u64)>,
+) -> Option<ProcessSample> {
+    let mut sum = ProcessSample { instance_id: InstanceId::RESIDUAL, ..ProcessSample::default() };
+    for row in rows {
         add_row(&mut sum, row);
-        Some(sum)
-    })
+    }
+    if let Some((user, system)) = ended.filter(|ended| *ended != (0, 0)) {
+        add(&mut sum.cpu_user_us, Some(user));
+        add(&mut sum.cpu_system_us, Some(system));
+    }
+    let is_nothing = sum.process_count == 0 && sum.cpu_user_us.is_none();
+    (!is_nothing).then_some(sum)
 }
 
 fn add_row(sum: &mut ProcessSample, row: &ProcessSample) {

@@ -248,5 +248,6 @@ fn uptime_and_boot_time() {
     assert_eq!(from_ticks(150, 100), Duration::from_millis(1500));
 }
 
+mod ended;
 mod kernels;
 mod live;

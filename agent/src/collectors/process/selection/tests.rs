@@ -126,7 +126,7 @@ proptest! {
         let split = |wanted: bool| {
             rows.iter().zip(&kept).filter(move |(_, kept)| **kept == wanted).map(|(row, _)| row)
         };
-        let residual = residual(split(false));
+        let residual = residual(split(false), None);
         prop_assert_eq!(residual.is_none(), split(false).next().is_none());
         prop_assert_eq!(totals(split(true).chain(&residual)), totals(rows.iter()));
     }

@@ -11,10 +11,10 @@ use shared_model::limits::MAX_COMMAND_LINE_BYTES;
 use super::*;
 
 /// A shell in its own process group, killed and reaped with it.
-struct Shell(Child);
+pub(super) struct Shell(Child);
 
 impl Shell {
-    fn start(script: &str, arguments: &[&str]) -> Self {
+    pub(super) fn start(script: &str, arguments: &[&str]) -> Self {
         let child = Command::new("bash")
             .args(["-c", script, "bash"])
             .args(arguments)
@@ -26,15 +26,19 @@ impl Shell {
         Self(child)
     }
 
-    /// The next line it prints.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        BufReader::new(self.0.stdout.as_mut().unwrap().by_ref()).read_line(&mut line).unwrap();
-        line
+    /// The next line it prints, and not a byte of the one after.
+    pub(super) fn line(&mut self) -> String {
+        let bytes = self.0.stdout.as_mut().unwrap().bytes().map(Result::unwrap);
+        String::from_utf8(bytes.take_while(|byte| *byte != b'\n').collect()).unwrap()
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Lets its next `read` return.
+    pub(super) fn tell(&mut self) {
+        std::io::Write::write_all(self.0.stdin.as_mut().unwrap(), b"go\n").unwrap();
     }
 }
 
@@ -45,14 +49,14 @@ impl Drop for Shell {
     }
 }
 
-fn sampler() -> Sampler {
+pub(super) fn live_sampler() -> Sampler {
     let mut setup = setup(Path::new("/"));
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     setup.boot_id = boot_id.trim().parse().unwrap();
     Sampler { collector: Processes::new(&setup), seconds: 0, profile: keep_all() }
 }
 
-fn row_of(sampler: &Sampler, batch: &Batch, pid: u32) -> ProcessSample {
+pub(super) fn row_of(sampler: &Sampler, batch: &Batch, pid: u32) -> ProcessSample {
     row(batch, sampler.collector.table[&pid].id).clone()
 }
 
@@ -66,7 +70,7 @@ fn command_line(sampler: &Sampler, batch: &Batch, pid: u32) -> String {
 
 #[test]
 fn cpu_of_a_child_is_what_it_says_itself() {
-    let mut sampler = sampler();
+    let mut sampler = live_sampler();
     sampler.tick(false);
     let script = "for ((i = 0; i < 1000000; i++)); do :; done; times; read";
     let mut shell = Shell::start(script, &[]);
@@ -91,14 +95,14 @@ fn cpu_of_a_child_is_what_it_says_itself() {
 fn bytes_written_are_counted() {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join(format!("../target/written-{}", std::process::id()));
-    let mut sampler = sampler();
+    let mut sampler = live_sampler();
     let mut shell = Shell::start(
         "echo; read; for i in {1..8}; do printf '%1048576s' ''; done > \"$1\"; sync \"$1\"; echo; read",
         &[file.to_str().unwrap()],
     );
     shell.line();
     sampler.tick(false);
-    std::io::Write::write_all(shell.0.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    shell.tell();
     shell.line();
     let batch = sampler.tick(false);
     let row = row_of(&sampler, &batch, shell.pid());
@@ -112,7 +116,7 @@ fn bytes_written_are_counted() {
 fn any_command_line_arrives_clean_and_capped() {
     let long = "é".repeat(50 << 10);
     let shell = Shell::start("read", &["q'u\"o", "grüße", "two\nlines", "", &long]);
-    let mut sampler = sampler();
+    let mut sampler = live_sampler();
     let batch = sampler.tick(false);
     let line = command_line(&sampler, &batch, shell.pid());
     assert!(line.starts_with("bash -c read bash q'u\"o grüße two lines  éé"), "{line}");
@@ -122,12 +126,12 @@ fn any_command_line_arrives_clean_and_capped() {
 
 #[test]
 fn an_exec_is_noticed_even_with_the_same_name() {
-    let mut sampler = sampler();
+    let mut sampler = live_sampler();
     let script = "echo; read; exec -a bash bash -c 'echo; read' other --token=x";
     let mut shell = Shell::start(script, &[]);
     shell.line();
     sampler.tick(false);
-    std::io::Write::write_all(shell.0.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    shell.tell();
     shell.line();
     let batch = sampler.tick(false);
     assert_eq!(command_line(&sampler, &batch, shell.pid()), "bash -c echo; read other --token=***");
@@ -135,7 +139,7 @@ fn an_exec_is_noticed_even_with_the_same_name() {
 
 #[test]
 fn cpu_of_threads_that_ended_stays() {
-    let mut sampler = sampler();
+    let mut sampler = live_sampler();
     sampler.tick(false);
     let pid = std::process::id();
     let anomalies = crate::metrics::PROCESS_ANOMALIES.get();
@@ -169,7 +173,7 @@ fn a_thousand_sleepers_are_all_discovered() {
         .map_while(|line| line.unwrap().parse().ok())
         .collect();
     assert_eq!(pids.len(), 1000);
-    let mut sampler = sampler();
+    let mut sampler = live_sampler();
     let batch = sampler.tick(false);
     for pid in pids {
         row_of(&sampler, &batch, pid);
@@ -183,7 +187,7 @@ fn a_thousand_sleepers_are_all_discovered() {
 
 #[test]
 fn this_process_has_its_descriptors_and_its_memory() {
-    let mut sampler = sampler();
+    let mut sampler = live_sampler();
     let batch = sampler.tick(false);
     let row = row_of(&sampler, &batch, std::process::id());
     if let Some(descriptors) = row.file_descriptor_count {
