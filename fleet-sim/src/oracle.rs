@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use shared_model::{CollectorOutcome, Record, Report, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
@@ -44,12 +45,15 @@ pub async fn compare(connection: &mut PgConnection, records: &[Record]) -> Resul
     let first = records.first().context("nothing to compare")?.head();
     let host_id = first.host_id;
     let last_sequence = check_contiguous(records)?;
-    let cursors: Vec<(Uuid, i64)> =
-        sqlx::query_as("select stream_id, last_sequence from ingest_cursors where host_id = $1")
-            .bind(host_id)
-            .fetch_all(&mut *connection)
-            .await?;
-    check_equal("cursors", &cursors, &vec![(first.stream_id, i64::try_from(last_sequence)?)])?;
+    let cursors: Vec<(Uuid, i64, i64)> = sqlx::query_as(
+        "select stream_id, last_sequence, last_digest from ingest_cursors where host_id = $1",
+    )
+    .bind(host_id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let digest = records.last().map(digest).context("nothing to compare")?;
+    let expected = (first.stream_id, i64::try_from(last_sequence)?, digest);
+    check_equal("cursors", &cursors, &vec![expected])?;
 
     let gaps = check_rejects(connection, host_id, records).await?;
     let reports: Vec<&Report> = records
@@ -74,6 +78,12 @@ pub async fn compare(connection: &mut PgConnection, records: &[Record]) -> Resul
     }
     check_dictionaries(connection, host_id, &reports).await?;
     Ok(compared)
+}
+
+/// First 8 bytes of the SHA-256 of the record's line, as the cursor keeps them.
+fn digest(record: &Record) -> i64 {
+    let hash = Sha256::digest(record.encode().trim_ascii_end());
+    hash.iter().take(8).fold(0, |digest, byte| digest << 8 | i64::from(*byte))
 }
 
 fn check_contiguous(records: &[Record]) -> Result<u64> {
@@ -179,16 +189,22 @@ async fn check_dictionaries(
             row["creation_time"] = json!(micros(definition.creation_time)?);
             row["boot_id"] = json!(report.boot_id);
             row["host_id"] = json!(host_id);
-            instances.insert(definition.instance_id, canonical(row)?);
+            // The newest description is the one that counts, whatever came first.
+            let described_at = micros(report.sampled_at)?;
+            row["described_at"] = json!(described_at);
+            let known =
+                instances.entry(definition.instance_id).or_insert((i64::MIN, String::new()));
+            if known.0 <= described_at {
+                *known = (described_at, canonical(row)?);
+            }
         }
         for definition in &report.process_definitions {
             processes.insert(definition.process_id, definition.command_line.clone());
         }
     }
-    // When an instance was described is bookkeeping of the server.
-    let query = "select to_jsonb(t) - 'described_at' from process_instances t where host_id = $1";
+    let query = "select to_jsonb(t) from process_instances t where host_id = $1";
     let stored = rows(connection, query.into(), host_id).await?;
-    let expected = instances.into_values().map(|row| (row, 1)).collect();
+    let expected = instances.into_values().map(|(_, row)| (row, 1)).collect();
     check_rows("process_instances", &expected, &stored)?;
 
     for (process_id, command_line) in processes {
@@ -207,7 +223,7 @@ async fn rows(connection: &mut PgConnection, query: String, host_id: Uuid) -> Re
         sqlx::query_scalar(AssertSqlSafe(query)).bind(host_id).fetch_all(connection).await?;
     let mut rows = Rows::new();
     for mut row in stored {
-        for column in ["sampled_at", "creation_time"] {
+        for column in ["sampled_at", "creation_time", "described_at"] {
             if let Some(text) = row.get(column).and_then(Value::as_str) {
                 let format = &time::format_description::well_known::Rfc3339;
                 let time = Timestamp::parse(text, format).with_context(|| text.to_owned())?;

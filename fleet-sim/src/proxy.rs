@@ -1,15 +1,19 @@
 //! A TCP proxy that misbehaves on purpose, between agents and a server.
 //!
-//! TLS passes through it untouched, so it sees bytes, not requests. What it can tell is who speaks: a
-//! client's first byte after the server's last one begins an *exchange*. The first [`HANDSHAKE_EXCHANGES`]
-//! of a connection may be the handshake and its session tickets; those after them are one HTTP request
-//! and its response each, because an agent has one request in flight. Only they are harmed, in the order
-//! of a plan that repeats, so a test knows what share of its responses were lost.
+//! TLS passes through it untouched, but not unseen: records travel in clear frames (RFC 8446 §5.1), and
+//! an agent has one request in flight. So the proxy knows what is what without a key: a client's first
+//! record of application data carries the rest of its handshake (one flight, one record, in TLS 1.3
+//! as rustls speaks it), the server's first one after that its session tickets, and all that follow are
+//! requests and responses in turn (but for alerts, told by their length). The first request waits for the
+//! tickets, so that no ticket is taken for its response. Whole records are passed on, one at a time.
+//!
+//! Every n-th response is lost after it left the server ([`Faults::drop_every`]); before that, requests
+//! suffer what a repeating plan says. So a test knows exactly how many answers were lost.
 //!
 //! TLS forbids replaying bytes. A repeat therefore comes from the agent itself, which never saw the
-//! answer to a request that was carried out ([`Fault::DropResponse`]); and a request is reordered by
-//! delivering it late, when the agent has given up on its connection and already sent it again on
-//! another ([`Fault::LateRequest`]).
+//! answer to a request that was carried out; and a request is reordered by delivering it late, when the
+//! agent has given up on its connection and already sent it again on another
+//! ([`Fault::LateRequest`]), or by a connection that reaches the server later than one opened after it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -24,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::random::Random;
+use records::{Kind, Records};
 
-/// Exchanges of a connection that are never harmed: hello, and finished with the session tickets.
-pub const HANDSHAKE_EXCHANGES: u32 = 3;
-const BUFFER_BYTES: usize = 64 << 10;
+mod records;
+
 /// A request is complete when its client is quiet for this long. Too short only makes a request that
 /// arrives late arrive incomplete, which is a fault too.
 const QUIET: Duration = Duration::from_millis(30);
@@ -36,13 +40,11 @@ const MAX_HELD_BYTES: usize = 8 << 20;
 /// How long a late request may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What happens to one exchange.
+/// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
     None,
-    /// The request is carried out; its response is thrown away and the connection cut.
-    DropResponse,
     /// The connection is cut towards the client at once, and the request reaches the server after this.
     LateRequest(Duration),
     /// The first bytes of the request get through, then both sides are reset.
@@ -53,17 +55,34 @@ pub enum Fault {
     HalfOpen,
 }
 
-/// How often what happened.
+/// What a proxy does to those who use it.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Every so many responses of the server, one is thrown away and its connection cut. 0: none is.
+    pub drop_every: u64,
+    /// The n-th request suffers `requests[n % len]`.
+    pub requests: Vec<Fault>,
+    /// Connections reach the server up to this much late, so that they overtake each other.
+    pub max_accept_delay: Duration,
+    /// Of the delays.
+    pub seed: u64,
+}
+
+/// How often what happened while harm was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyCounts {
     /// Connections accepted.
     pub connections: u64,
-    /// Exchanges that went through whole.
-    pub delivered: u64,
-    /// See [`Fault::DropResponse`].
+    /// Requests begun.
+    pub requests: u64,
+    /// Responses that left the server and had a client to go to.
+    pub responses: u64,
+    /// Of these, those thrown away.
     pub dropped_responses: u64,
     /// See [`Fault::LateRequest`].
     pub late_requests: u64,
+    /// Of these, those that the server answered.
+    pub late_answered: u64,
     /// See [`Fault::Reset`].
     pub resets: u64,
     /// See [`Fault::Stall`].
@@ -75,14 +94,12 @@ pub struct ProxyCounts {
 #[derive(Debug)]
 struct Shared {
     upstream: SocketAddr,
-    plan: Vec<Fault>,
+    faults: Faults,
     next_fault: AtomicUsize,
     connections: AtomicU64,
     harm: AtomicBool,
     refuse: AtomicBool,
     counts: Mutex<ProxyCounts>,
-    max_accept_delay: Duration,
-    seed: u64,
     cut: Mutex<CancellationToken>,
 }
 
@@ -90,38 +107,35 @@ struct Shared {
 #[derive(Debug)]
 pub struct FaultyProxy {
     shared: Arc<Shared>,
+    address: SocketAddr,
     stop: CancellationToken,
     // Aborts the accept loop on drop; connections end by `stop`.
     _accepting: JoinSet<()>,
 }
 
 impl FaultyProxy {
-    /// Listens on `listen`; the n-th harmful exchange suffers `plan[n % plan.len()]`. Connections
-    /// reach the server up to `max_accept_delay` late, so that they overtake each other.
-    pub async fn start(
-        listen: SocketAddr,
-        upstream: SocketAddr,
-        plan: Vec<Fault>,
-        max_accept_delay: Duration,
-        seed: u64,
-    ) -> Result<Self> {
+    /// Listens on `listen`, and does no harm yet.
+    pub async fn start(listen: SocketAddr, upstream: SocketAddr, faults: Faults) -> Result<Self> {
         let listener = TcpListener::bind(listen).await.context("bind the proxy")?;
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             upstream,
-            plan,
+            faults,
             next_fault: AtomicUsize::new(0),
             connections: AtomicU64::new(0),
-            harm: AtomicBool::new(true),
+            harm: AtomicBool::new(false),
             refuse: AtomicBool::new(false),
             counts: Mutex::default(),
-            max_accept_delay,
-            seed,
             cut: Mutex::new(stop.child_token()),
         });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { shared, stop, _accepting: accepting })
+        Ok(Self { shared, address: listen, stop, _accepting: accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What happened so far.
@@ -129,7 +143,7 @@ impl FaultyProxy {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether exchanges are harmed from now on.
+    /// Whether harm is done from now on.
     pub fn set_harmful(&self, harm: bool) {
         self.shared.harm.store(harm, Ordering::Relaxed);
     }
@@ -170,22 +184,40 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn count(&self, change: impl FnOnce(&mut ProxyCounts)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    fn is_harmful(&self) -> bool {
+        self.harm.load(Ordering::Relaxed)
     }
 
-    /// What the next exchange that may be harmed suffers.
+    fn count<T>(&self, change: impl FnOnce(&mut ProxyCounts) -> T) -> T {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the next request suffers.
     fn next_fault(&self) -> Fault {
-        if self.plan.is_empty() || !self.harm.load(Ordering::Relaxed) {
+        if !self.is_harmful() {
             return Fault::None;
         }
-        self.plan[self.next_fault.fetch_add(1, Ordering::Relaxed) % self.plan.len()]
+        self.count(|counts| counts.requests += 1);
+        let number = self.next_fault.fetch_add(1, Ordering::Relaxed);
+        let plan = &self.faults.requests;
+        number.checked_rem(plan.len()).map_or(Fault::None, |place| plan[place])
+    }
+
+    /// Whether the response that begins now is lost.
+    fn drops_response(&self) -> bool {
+        self.is_harmful()
+            && self.count(|counts| {
+                counts.responses += 1;
+                let drops = counts.responses.checked_rem(self.faults.drop_every) == Some(0);
+                counts.dropped_responses += u64::from(drops);
+                drops
+            })
     }
 
     fn accept_delay(&self) -> Duration {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
-        let bound = u64::try_from(self.max_accept_delay.as_millis()).unwrap_or(0) + 1;
-        Duration::from_millis(Random::new(self.seed ^ number).below(bound))
+        let bound = u64::try_from(self.faults.max_accept_delay.as_millis()).unwrap_or(0) + 1;
+        Duration::from_millis(Random::new(self.faults.seed ^ number).below(bound))
     }
 }
 
@@ -197,62 +229,73 @@ async fn relay(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let server = TcpStream::connect(shared.upstream).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let mut relay = Relay {
-        client,
-        server,
-        exchange: 0,
-        client_speaks: false,
-        fault: Fault::None,
-        held: Vec::new(),
-        shared,
-    };
-    let mut from_client = vec![0; BUFFER_BYTES];
-    let mut from_server = vec![0; BUFFER_BYTES];
+    let mut relay = Relay { client, server, stage: Stage::Hello, held: Vec::new(), shared };
+    let (mut from_client, mut from_server) = (Records::default(), Records::default());
     loop {
-        let goes_on = tokio::select! {
-            read = relay.client.read(&mut from_client) => match read? {
-                0 => return Ok(()),
-                length => relay.on_request(&from_client[..length]).await?,
-            },
-            read = relay.server.read(&mut from_server) => match read? {
-                0 => return Ok(()),
-                length => relay.on_response(&from_server[..length]).await?,
-            },
-        };
-        if !goes_on {
-            break;
+        tokio::select! {
+            read = relay.client.read_buf(&mut from_client.buffer) => if read? == 0 { return Ok(()) },
+            read = relay.server.read_buf(&mut from_server.buffer) => if read? == 0 { return Ok(()) },
+        }
+        // The server first: what the client says next may depend on where the server is.
+        while let Some(record) = from_server.next() {
+            if !relay.on_server(&record).await? {
+                return Ok(());
+            }
+        }
+        while relay.stage != Stage::Finished
+            && let Some(record) = from_client.next()
+        {
+            if !relay.on_client(&record).await? {
+                return relay.late_request(from_client).await;
+            }
         }
     }
-    relay.late_request(&mut from_client).await
+}
+
+/// What the next record of application data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The client's last flight of the handshake.
+    Hello,
+    /// The server's tickets.
+    Finished,
+    /// The client's, a new request; the server's, more of the response.
+    Response,
+    /// The client's, more of the request; the server's, its response.
+    Request(Fault),
 }
 
 struct Relay<'a> {
     client: TcpStream,
     server: TcpStream,
-    exchange: u32,
-    client_speaks: bool,
-    fault: Fault,
+    stage: Stage,
+    /// A late request.
     held: Vec<u8>,
     shared: &'a Shared,
 }
 
 impl Relay<'_> {
-    /// Whether the connection goes on.
-    async fn on_request(&mut self, bytes: &[u8]) -> std::io::Result<bool> {
-        if !self.client_speaks {
-            self.client_speaks = true;
-            self.exchange += 1;
-            let mature = self.exchange > HANDSHAKE_EXCHANGES;
-            self.fault = if mature { self.shared.next_fault() } else { Fault::None };
+    /// Passes a client's record on. Whether the connection goes on.
+    async fn on_client(&mut self, record: &[u8]) -> std::io::Result<bool> {
+        if Kind::of(record) == Kind::Data {
+            self.stage = match self.stage {
+                Stage::Hello | Stage::Finished => Stage::Finished,
+                Stage::Response => Stage::Request(self.shared.next_fault()),
+                Stage::Request(fault) => Stage::Request(fault),
+            };
         }
-        match self.fault {
+        let Stage::Request(fault) = self.stage else {
+            self.server.write_all(record).await?;
+            return Ok(true);
+        };
+        match fault {
             Fault::LateRequest(_) => {
-                self.held.extend_from_slice(bytes);
+                self.held.extend_from_slice(record);
                 return Ok(false);
             }
             Fault::Reset => {
                 self.shared.count(|counts| counts.resets += 1);
-                self.server.write_all(&bytes[..bytes.len() / 2]).await?;
+                self.server.write_all(&record[..record.len() / 2]).await?;
                 self.client.set_zero_linger()?;
                 self.server.set_zero_linger()?;
                 return Ok(false);
@@ -261,47 +304,51 @@ impl Relay<'_> {
                 self.shared.count(|counts| counts.half_open += 1);
                 return std::future::pending().await;
             }
-            Fault::None | Fault::DropResponse | Fault::Stall(_) => {}
+            Fault::None | Fault::Stall(_) => {}
         }
-        self.server.write_all(bytes).await?;
+        self.server.write_all(record).await?;
         Ok(true)
     }
 
-    /// Whether the connection goes on.
-    async fn on_response(&mut self, bytes: &[u8]) -> std::io::Result<bool> {
-        if self.client_speaks {
-            self.client_speaks = false;
-            match self.fault {
-                Fault::DropResponse => {
-                    self.shared.count(|counts| counts.dropped_responses += 1);
+    /// Passes a server's record on. Whether the connection goes on.
+    async fn on_server(&mut self, record: &[u8]) -> std::io::Result<bool> {
+        match self.stage {
+            Stage::Finished if Kind::of(record) == Kind::Data => self.stage = Stage::Response,
+            Stage::Request(fault) if Kind::of(record) == Kind::Data => {
+                self.stage = Stage::Response;
+                if self.shared.drops_response() {
                     return Ok(false);
                 }
-                Fault::Stall(delay) => {
+                if let Fault::Stall(delay) = fault {
                     self.shared.count(|counts| counts.stalls += 1);
                     tokio::time::sleep(delay).await;
                 }
-                _ => self.shared.count(|counts| counts.delivered += 1),
             }
+            _ => {}
         }
-        self.client.write_all(bytes).await?;
+        self.client.write_all(record).await?;
         Ok(true)
     }
 
     /// Cuts the client off, and delivers what it said when it has long said it again elsewhere.
-    async fn late_request(mut self, buffer: &mut [u8]) -> std::io::Result<()> {
-        let Fault::LateRequest(delay) = self.fault else { return Ok(()) };
+    async fn late_request(mut self, mut from_client: Records) -> std::io::Result<()> {
+        let Stage::Request(Fault::LateRequest(delay)) = self.stage else { return Ok(()) };
         self.shared.count(|counts| counts.late_requests += 1);
-        while self.held.len() < MAX_HELD_BYTES {
-            match tokio::time::timeout(QUIET, self.client.read(buffer)).await {
-                Ok(Ok(length)) if length > 0 => self.held.extend_from_slice(&buffer[..length]),
+        while self.held.len() + from_client.buffer.len() < MAX_HELD_BYTES {
+            let more = self.client.read_buf(&mut from_client.buffer);
+            match tokio::time::timeout(QUIET, more).await {
+                Ok(Ok(length)) if length > 0 => {}
                 _ => break,
             }
         }
+        self.held.append(&mut from_client.buffer);
         drop(self.client);
         tokio::time::sleep(delay).await;
         self.server.write_all(&self.held).await?;
         // Its answer has nobody to go to; reading it lets the server finish.
-        tokio::time::timeout(ANSWER_DEADLINE, self.server.read(buffer)).await??;
+        let mut answer = [0; 1024];
+        let read = tokio::time::timeout(ANSWER_DEADLINE, self.server.read(&mut answer)).await??;
+        self.shared.count(|counts| counts.late_answered += u64::from(read > 0));
         Ok(())
     }
 }

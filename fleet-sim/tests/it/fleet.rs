@@ -214,8 +214,8 @@ pub(crate) async fn settle(
     anyhow::bail!("the agent never ended with an empty spool:\n{}", agent.log())
 }
 
-/// Every record in a spool that no agent uses now, acknowledged ones included.
-fn spooled_records(directory: &Path, host_id: Uuid) -> Result<Vec<Record>> {
+/// Every record in a spool that no agent uses now (or in a copy of one), acknowledged ones included.
+pub(crate) fn spooled_records(directory: &Path, host_id: Uuid) -> Result<Vec<Record>> {
     let spool = Spool::open(directory, Limits::default(), host_id)?;
     // A server that knows nothing makes the spool show everything it kept.
     spool.acknowledge(0, std::time::Instant::now());

@@ -11,7 +11,7 @@ use fleet_sim::child::{self, Child, Directory};
 use fleet_sim::eventually::eventually;
 use fleet_sim::haproxy::HaproxyProcess;
 use fleet_sim::postgres::PostgresCluster;
-use fleet_sim::proxy::{Fault, FaultyProxy};
+use fleet_sim::proxy::{Fault, Faults, FaultyProxy};
 use fleet_sim::server::Doors;
 use fleet_sim::simulated::generator::Generator;
 use shared_model::HostFacts;
@@ -21,7 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// Answers every byte with the same byte, in upper case, and remembers all of them in order.
+/// `ContentType` of TLS records.
+const HANDSHAKE: u8 = 22;
+const DATA: u8 = 23;
+
+/// Answers every TLS record of one byte by one of its kind, the byte in upper case, and remembers all of
+/// them in order. Nothing is encrypted: the proxy cannot tell.
 struct Echo {
     address: SocketAddr,
     seen: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
@@ -40,9 +45,11 @@ impl Echo {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let bytes = std::sync::Arc::clone(&bytes);
                 connections.spawn(async move {
-                    while let Ok(byte) = stream.read_u8().await {
-                        bytes.lock().unwrap().push(byte);
-                        if stream.write_u8(byte.to_ascii_uppercase()).await.is_err() {
+                    let mut record = [0; 6];
+                    while stream.read_exact(&mut record).await.is_ok() {
+                        bytes.lock().unwrap().push(record[5]);
+                        record[5] = record[5].to_ascii_uppercase();
+                        if stream.write_all(&record).await.is_err() {
                             break;
                         }
                     }
@@ -57,30 +64,74 @@ impl Echo {
     }
 }
 
-async fn ask(stream: &mut TcpStream, byte: u8) -> std::io::Result<u8> {
-    stream.write_u8(byte).await?;
-    stream.read_u8().await
+/// One record there and one back.
+async fn exchange(stream: &mut TcpStream, kind: u8, byte: u8) -> std::io::Result<u8> {
+    let mut record = [kind, 3, 3, 0, 1, byte];
+    stream.write_all(&record).await?;
+    stream.read_exact(&mut record).await?;
+    Ok(record[5])
 }
 
-async fn proxy(echo: &Echo, plan: Vec<Fault>) -> Result<(FaultyProxy, TcpStream)> {
+/// A request and its response, as the proxy sees them.
+async fn ask(stream: &mut TcpStream, byte: u8) -> std::io::Result<u8> {
+    exchange(stream, DATA, byte).await
+}
+
+/// Both ways of a handshake: in clear (`1`), then the client's end of it and the server's tickets (`2`).
+async fn shake_hands(stream: &mut TcpStream) -> Result<()> {
+    assert_eq!(exchange(stream, HANDSHAKE, b'1').await?, b'1');
+    assert_eq!(exchange(stream, DATA, b'2').await?, b'2');
+    Ok(())
+}
+
+async fn proxy(
+    echo: &Echo,
+    drop_every: u64,
+    requests: Vec<Fault>,
+) -> Result<(FaultyProxy, TcpStream)> {
     let address = free_address()?;
-    let proxy = FaultyProxy::start(address, echo.address, plan, Duration::ZERO, 1).await?;
+    let faults = Faults { drop_every, requests, ..Faults::default() };
+    let proxy = FaultyProxy::start(address, echo.address, faults).await?;
+    proxy.set_harmful(true);
     let mut stream = TcpStream::connect(address).await?;
-    for byte in *b"123" {
-        assert_eq!(ask(&mut stream, byte).await?, byte, "the handshake is never harmed");
-    }
+    shake_hands(&mut stream).await.context("the handshake is never harmed")?;
     Ok((proxy, stream))
 }
 
 #[tokio::test]
-async fn a_dropped_response_was_carried_out() -> Result<()> {
+async fn every_third_response_is_dropped_after_it_was_carried_out() -> Result<()> {
     let echo = Echo::start().await?;
-    let (proxy, mut stream) = proxy(&echo, vec![Fault::None, Fault::DropResponse]).await?;
-    assert_eq!(ask(&mut stream, b'a').await?, b'A');
-    assert!(ask(&mut stream, b'b').await.is_err(), "the second response is dropped");
-    assert_eq!(echo.seen(), b"123ab");
+    let (proxy, mut stream) = proxy(&echo, 3, Vec::new()).await?;
+    for number in 1..=10 {
+        let answer = ask(&mut stream, b'a').await;
+        assert_eq!(answer.is_ok(), number % 3 != 0, "{number}: {answer:?}");
+        if answer.is_err() {
+            stream = TcpStream::connect(proxy.address()).await?;
+            shake_hands(&mut stream).await?;
+        }
+    }
+    assert_eq!(echo.seen().iter().filter(|byte| **byte == b'a').count(), 10);
     let counts = proxy.counts();
-    assert_eq!((counts.dropped_responses, counts.delivered), (1, 4));
+    assert_eq!((counts.requests, counts.responses, counts.dropped_responses), (10, 10, 3));
+    proxy.set_harmful(false);
+    for _ in 0..3 {
+        assert_eq!(ask(&mut stream, b'b').await?, b'B');
+    }
+    assert_eq!(proxy.counts(), counts, "only harm is counted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_first_request_sent_with_the_handshake_is_told_from_it() -> Result<()> {
+    let echo = Echo::start().await?;
+    let (proxy, _) = proxy(&echo, 1, Vec::new()).await?;
+    let mut stream = TcpStream::connect(proxy.address()).await?;
+    assert_eq!(exchange(&mut stream, HANDSHAKE, b'1').await?, b'1');
+    stream.write_all(&[DATA, 3, 3, 0, 1, b'2', DATA, 3, 3, 0, 1, b'a']).await?;
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await?;
+    assert_eq!(received, [DATA, 3, 3, 0, 1, b'2'], "the tickets, and nothing more");
+    assert!(echo.seen().ends_with(b"12a"));
     Ok(())
 }
 
@@ -88,12 +139,12 @@ async fn a_dropped_response_was_carried_out() -> Result<()> {
 async fn a_late_request_arrives_after_its_repeat() -> Result<()> {
     let echo = Echo::start().await?;
     let late = Fault::LateRequest(Duration::from_millis(300));
-    let (proxy, mut stream) = proxy(&echo, vec![late]).await?;
+    let (proxy, mut stream) = proxy(&echo, 0, vec![late]).await?;
     assert!(ask(&mut stream, b'a').await.is_err(), "the client is cut off");
     let mut again = TcpStream::connect(echo.address).await?;
     assert_eq!(ask(&mut again, b'b').await?, b'B');
     eventually(Duration::from_secs(5), "the late request arrives", async || {
-        if echo.seen() == b"123ba" { Ok(()) } else { Err(format!("{:?}", echo.seen())) }
+        if echo.seen() == b"12ba" { Ok(()) } else { Err(format!("{:?}", echo.seen())) }
     })
     .await?;
     assert_eq!(proxy.counts().late_requests, 1);
@@ -104,12 +155,12 @@ async fn a_late_request_arrives_after_its_repeat() -> Result<()> {
 async fn the_other_faults_do_what_they_say() -> Result<()> {
     let echo = Echo::start().await?;
     let stall = Fault::Stall(Duration::from_millis(20));
-    let (reset, mut stream) = proxy(&echo, vec![stall, Fault::Reset]).await?;
+    let (reset, mut stream) = proxy(&echo, 0, vec![stall, Fault::Reset]).await?;
     assert_eq!(ask(&mut stream, b'a').await?, b'A', "a stalled response arrives");
     assert!(ask(&mut stream, b'b').await.is_err(), "a reset ends the connection");
     assert_eq!((reset.counts().stalls, reset.counts().resets), (1, 1));
 
-    let (half_open, mut stream) = proxy(&echo, vec![Fault::HalfOpen]).await?;
+    let (half_open, mut stream) = proxy(&echo, 0, vec![Fault::HalfOpen]).await?;
     let answer = tokio::time::timeout(Duration::from_millis(200), ask(&mut stream, b'c')).await;
     assert!(answer.is_err(), "nobody is told: {answer:?}");
     assert!(!echo.seen().contains(&b'c'));
