@@ -5,8 +5,8 @@
 //!
 //! A connection passes, in this order: the accept limit (beyond it: closed at once, counted, nothing
 //! parsed), the limit on connections without a verified client certificate, the TLS handshake with
-//! its timeout, the header timeout, the request timeout, the body limit of the route. A connection
-//! that never proved a host's identity serves one request and has [`ANONYMOUS_IDLE`] to ask it, so
+//! its timeout, the limit on connections of one host, the header timeout, the request timeout, the
+//! body limit of the route. A connection that never proved a host's identity serves one request and has [`ANONYMOUS_IDLE`] to ask it, so
 //! that strangers can hold few connections, briefly, and never those of the fleet. A verified one is
 //! kept for [`MAX_CONNECTION_AGE`] ± 20 %, so that new replicas behind a TCP balancer get their share.
 //!

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::auth::agent::PeerCertificate;
 use crate::lifecycle::Lifecycle;
-use crate::metrics::CONNECTIONS_FAILED;
+use crate::metrics::{CONNECTIONS_FAILED, CONNECTIONS_SHED};
 
 /// An accepted connection and what it needs.
 pub struct Connection {
@@ -44,7 +44,7 @@ impl Connection {
         }
         let Some(acceptor) = self.acceptor.take() else {
             // Plain HTTP has no client certificates: the limit on strangers is the door's own.
-            self.admission.verified();
+            self.admission.known();
             return self.serve(stream, None, Some(OPERATOR_IDLE)).await;
         };
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
@@ -64,12 +64,19 @@ impl Connection {
         };
         let keep_alive = match (self.door, &certificate) {
             ("agent", None) => None,
-            ("agent", Some(_)) => Some(VERIFIED_IDLE),
-            _ => Some(OPERATOR_IDLE),
+            ("agent", Some(certificate)) => {
+                if let Err(place) = self.admission.verified(certificate.host_id) {
+                    metrics::counter!(CONNECTIONS_SHED, "door" => self.door, "place" => place)
+                        .increment(1);
+                    return;
+                }
+                Some(VERIFIED_IDLE)
+            }
+            _ => {
+                self.admission.known();
+                Some(OPERATOR_IDLE)
+            }
         };
-        if keep_alive.is_some() {
-            self.admission.verified();
-        }
         self.serve(tls, certificate.map(Arc::new), keep_alive).await;
     }
 
