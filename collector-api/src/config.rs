@@ -268,6 +268,8 @@ impl fmt::Display for DatabaseUrl {
         let shown = self.0.split('?').next().unwrap_or_default();
         let Some((scheme, rest)) = shown.split_once("://") else { return f.write_str("***") };
         match rest.rsplit_once('@') {
+            // The `?` is part of a password that was not percent-encoded, as it must be.
+            None if self.0.contains('@') => write!(f, "{scheme}://***"),
             None => write!(f, "{scheme}://{rest}"),
             Some((user, host)) => match user.split_once(':') {
                 None => write!(f, "{scheme}://{user}@{host}"),
@@ -327,5 +329,11 @@ mod tests {
     fn a_password_with_an_at_sign_is_hidden() {
         let url = DatabaseUrl::from("postgres://u:p@ss@db/x");
         assert_eq!(url.to_string(), "postgres://u:***@db/x");
+    }
+
+    #[test]
+    fn a_password_with_a_question_mark_is_hidden() {
+        let url = DatabaseUrl::from("postgres://u:hush?hush@db/x");
+        assert_eq!(url.to_string(), "postgres://***");
     }
 }
