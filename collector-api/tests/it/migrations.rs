@@ -43,3 +43,34 @@ async fn a_changed_migration_is_refused() {
     let store = Store::connect(&database.url, 2).await.unwrap();
     assert!(matches!(store.check_schema().await, Err(SchemaError::Changed { .. })));
 }
+
+#[tokio::test]
+async fn the_readers_role_sees_samples_and_no_secrets() {
+    for engine in Engine::ALL {
+        let database = TestDatabase::create(engine).await.unwrap();
+        let mut connection = database.connect().await.unwrap();
+        sqlx::query("set role procfleet_reader").execute(&mut connection).await.unwrap();
+        let readable = [
+            "select count(*) from procfleet_hosts",
+            "select count(*) from process_samples",
+            "select count(*) from procfleet_top_processes(gen_random_uuid(), now() - interval '1 hour', now(), 'cpu', 5)",
+            "select count(*) from procfleet_host_series(gen_random_uuid(), now() - interval '1 hour', now(), null)",
+        ];
+        for query in readable {
+            sqlx::query(query).execute(&mut connection).await.unwrap();
+        }
+        let secret = [
+            "select secret_sha256 from enrollment_tokens",
+            "select secret_sha256 from api_keys",
+            "select sealed_private_key from certificate_authorities",
+            "select chain_pem from host_certificates",
+            "select body from ingest_rejects",
+        ];
+        let writing = ["delete from hosts", "insert into processes default values"];
+        for query in secret.into_iter().chain(writing) {
+            let error = sqlx::query(query).execute(&mut connection).await.unwrap_err();
+            let code = error.as_database_error().and_then(|error| error.code());
+            assert_eq!(code.as_deref(), Some("42501"), "{query}: {error}");
+        }
+    }
+}

@@ -5,11 +5,23 @@ use std::path::Path;
 use collector_api::document;
 use serde_json::Value;
 
+use crate::fleet::{Fleet, plain_client};
+
 #[test]
 fn the_committed_document_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openapi.yaml");
     let committed = std::fs::read_to_string(path).unwrap();
     assert!(committed == document::yaml(), "openapi.yaml is stale: run `cargo xtask openapi`");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_door_serves_the_document_without_a_key() {
+    let fleet = Fleet::create("openapi").await;
+    let server = fleet.serve(&fleet.config()).await;
+    let response = plain_client().get(server.operator_url("/openapi.yaml")).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/yaml");
+    assert!(response.text().await.unwrap() == document::yaml());
 }
 
 /// Every operation: method, path, its object.
