@@ -278,7 +278,14 @@ impl Queue {
         let mut records = Vec::new();
         let mut index = self.head();
         while index < self.entries.len() && records.len() < limits.records {
-            let Some((frame, size)) = self.frame(index) else { continue };
+            let (frame, size) = match self.frame(index) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the spool now; nothing is given up");
+                    break;
+                }
+            };
             if !records.is_empty() && (frame.len() > bytes || size > inflated) {
                 break;
             }
@@ -295,10 +302,11 @@ impl Queue {
     }
 
     /// The frame of an entry and its inflated size. Null: it was damaged and has become a gap.
-    pub(super) fn frame(&mut self, index: usize) -> Option<(Vec<u8>, usize)> {
+    /// Error: it cannot be read now, and nothing has changed.
+    pub(super) fn frame(&mut self, index: usize) -> std::io::Result<Option<(Vec<u8>, usize)>> {
         let entry = &self.entries[index];
         match &entry.body {
-            Body::Memory { frame, inflated } => Some((frame.clone(), *inflated as usize)),
+            Body::Memory { frame, inflated } => Ok(Some((frame.clone(), *inflated as usize))),
             Body::Gap(reason) => {
                 let first_sequence = entry.first.max(self.acknowledged + 1);
                 let gap = Gap {
@@ -309,24 +317,27 @@ impl Queue {
                     reason: *reason,
                 };
                 let line = Record::Gap(gap).encode();
-                Some((compress(&line), line.len()))
+                Ok(Some((compress(&line), line.len())))
             }
             Body::Stored { offset, bytes, inflated, crc } => {
-                let path = segment::path(&self.stream_dir(), entry.segment?);
+                #[expect(clippy::expect_used, reason = "`write_from` sets both")]
+                let id = entry.segment.expect("what is stored has its segment");
+                let path = segment::path(&self.stream_dir(), id);
                 match segment::read_frame(&path, *offset, *bytes) {
                     Ok(frame) if crc32c::crc32c(&frame) == *crc => {
-                        return Some((frame, *inflated as usize));
+                        return Ok(Some((frame, *inflated as usize)));
                     }
                     Ok(_) => {
                         tracing::warn!(path = %path.display(), "a spooled report is damaged");
                     }
+                    Err(error) if !segment::is_gone(&error) => return Err(error),
                     Err(error) => {
-                        tracing::warn!(path = %path.display(), %error, "cannot read the spool");
+                        tracing::warn!(path = %path.display(), %error, "a spooled report is gone");
                     }
                 }
                 self.entries[index].body = Body::Gap(GapReason::SpoolCorrupt);
                 self.count_loss(GapReason::SpoolCorrupt, 1);
-                None
+                Ok(None)
             }
         }
     }

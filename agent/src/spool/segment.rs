@@ -138,6 +138,15 @@ pub(super) fn read_frame(path: &Path, offset: u64, bytes: u32) -> io::Result<Vec
     Ok(frame)
 }
 
+/// Whether a failed read means that what was written is gone. Whatever else (the host is out of file
+/// descriptors or memory, permissions changed) may pass, and is no reason to give a report up.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let gone = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+        || Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
+}
+
 /// Bytes a record takes in a segment.
 pub(super) fn record_bytes(frame: &[u8]) -> u64 {
     (RECORD_HEADER_BYTES + frame.len()) as u64

@@ -54,14 +54,16 @@ struct Recovered {
     garbage_at_end: bool,
 }
 
-/// Reads one segment. Null: it holds nothing that is not known yet.
-fn recover_segment(dir: &Path, id: u64, after: u64) -> Option<Recovered> {
+/// Reads one segment. Null: it holds nothing that is not known yet. Error: it cannot be read now.
+fn recover_segment(dir: &Path, id: u64, after: u64) -> io::Result<Option<Recovered>> {
     let path = segment::path(dir, id);
-    let bytes = fs::read(&path)
-        .inspect_err(
-            |error| tracing::warn!(path = %path.display(), %error, "cannot read a segment"),
-        )
-        .unwrap_or_default();
+    let bytes = match fs::read(&path) {
+        Err(error) if segment::is_gone(&error) => {
+            tracing::warn!(path = %path.display(), %error, "a segment is gone");
+            Vec::new()
+        }
+        read => read?,
+    };
     let mut entries: Vec<Entry> = Vec::new();
     let mut last = after;
     let mut damaged = 0;
@@ -108,7 +110,8 @@ fn recover_segment(dir: &Path, id: u64, after: u64) -> Option<Recovered> {
         gap_only,
         acknowledged_at: None,
     };
-    (!entries.is_empty()).then_some(Recovered { entries, segment, damaged, garbage_at_end })
+    let recovered = Recovered { entries, segment, damaged, garbage_at_end };
+    Ok((!recovered.entries.is_empty()).then_some(recovered))
 }
 
 impl Queue {
@@ -142,7 +145,7 @@ impl Queue {
         };
         queue.read_segments()?;
         queue.known = queue.next - 1;
-        queue.doubtful |= queue.belongs_to_another_host();
+        queue.doubtful |= queue.belongs_to_another_host()?;
         queue.acknowledged = queue.entries.front().map_or(0, |entry| entry.first - 1);
         Ok(queue)
     }
@@ -158,7 +161,7 @@ impl Queue {
             } else if id > self.next {
                 self.push_hole(id - self.next);
             }
-            let Some(recovered) = recover_segment(&dir, id, self.next - 1) else {
+            let Some(recovered) = recover_segment(&dir, id, self.next - 1)? else {
                 segment::remove(&segment::path(&dir, id));
                 continue;
             };
@@ -198,12 +201,12 @@ impl Queue {
     }
 
     /// Whether the first readable report names another host: this one was enrolled again.
-    fn belongs_to_another_host(&mut self) -> bool {
+    fn belongs_to_another_host(&mut self) -> io::Result<bool> {
         let first = self.entries.iter().position(|entry| !matches!(entry.body, Body::Gap(_)));
-        let record = first
-            .and_then(|index| self.frame_of(index))
-            .and_then(|line| Record::decode(line.trim_ascii_end()).ok());
-        record.is_some_and(|record| record.head().host_id != self.host_id)
+        let Some(index) = first else { return Ok(false) };
+        let record =
+            self.frame_of(index)?.and_then(|line| Record::decode(line.trim_ascii_end()).ok());
+        Ok(record.is_some_and(|record| record.head().host_id != self.host_id))
     }
 
     /// Ends the stream and begins another with everything that is not acknowledged, in its order.
@@ -258,7 +261,7 @@ impl Queue {
             let mut records = Vec::new();
             let id = last + 1;
             while index < self.entries.len() && (records.len() as u64) < self.limits.segment_bytes {
-                let (mut entry, frame) = self.restamp(index, stream_id, last);
+                let (mut entry, frame) = self.restamp(index, stream_id, last)?;
                 segment::push_record(&mut records, &entry.header(), &frame);
                 entry.segment = Some(id);
                 if let Body::Stored { offset, .. } = &mut entry.body {
@@ -284,8 +287,13 @@ impl Queue {
     }
 
     /// The entry at `index` as it stands in the new stream after `last`, and its frame.
-    fn restamp(&mut self, index: usize, stream_id: Uuid, last: u64) -> (Entry, Vec<u8>) {
-        let restamped = self.frame_of(index).and_then(|line| match Record::decode(&line) {
+    fn restamp(
+        &mut self,
+        index: usize,
+        stream_id: Uuid,
+        last: u64,
+    ) -> io::Result<(Entry, Vec<u8>)> {
+        let restamped = self.frame_of(index)?.and_then(|line| match Record::decode(&line) {
             Ok(Record::Report(mut report)) => {
                 report.host_id = self.host_id;
                 report.stream_id = stream_id;
@@ -304,7 +312,7 @@ impl Queue {
             if !matches!(entry.body, Body::Gap(_)) {
                 self.count_loss(reason, 1);
             }
-            return (Entry::gap(last + 1, last + width, reason), Vec::new());
+            return Ok((Entry::gap(last + 1, last + width, reason), Vec::new()));
         };
         let frame = queue::compress(&line);
         let body = Body::Stored {
@@ -314,16 +322,16 @@ impl Queue {
             crc: crc32c::crc32c(&frame),
         };
         let sampled_at_ms = entry.sampled_at_ms;
-        (Entry { first: last + 1, last: last + 1, sampled_at_ms, segment: None, body }, frame)
+        Ok((Entry { first: last + 1, last: last + 1, sampled_at_ms, segment: None, body }, frame))
     }
 
     /// The line of a report. Null: a gap, or damaged.
-    fn frame_of(&mut self, index: usize) -> Option<Vec<u8>> {
+    fn frame_of(&mut self, index: usize) -> io::Result<Option<Vec<u8>>> {
         if matches!(self.entries[index].body, Body::Gap(_)) {
-            return None;
+            return Ok(None);
         }
-        let (frame, inflated) = self.frame(index)?;
-        zstd::bulk::decompress(&frame, inflated).ok()
+        let frame = self.frame(index)?;
+        Ok(frame.and_then(|(frame, inflated)| zstd::bulk::decompress(&frame, inflated).ok()))
     }
 }
 

@@ -669,3 +669,27 @@ fn on_a_full_disk(disk: &Path) {
     let ids = server.stored_ids();
     assert!((25..=30).all(|id| ids.contains(&id)), "{ids:?}");
 }
+
+#[test]
+fn what_cannot_be_read_now_is_not_given_up() {
+    let dir = TempDir::new();
+    let spool = Spool::open(&dir.0, small(), HOST).unwrap();
+    for id in 1..=3 {
+        spool.append(|position| report(position, id, 100));
+    }
+    let stream = dir.0.join(spool.stream_id().to_string());
+    let segment = fs::read_dir(&stream).unwrap().next().unwrap().unwrap().path();
+    let aside = dir.0.join("aside");
+    // As when the host is out of file descriptors: opening fails, and nothing is wrong with the file.
+    fs::rename(&segment, &aside).unwrap();
+    std::os::unix::fs::symlink(&segment, &segment).unwrap();
+    assert!(spool.peek(ALL).is_empty());
+    spool.begin_stream().unwrap_err();
+    assert!(spool.stats().lost.is_empty());
+    drop(spool);
+    assert!(matches!(Spool::open(&dir.0, small(), HOST), Err(SpoolError::Io { .. })));
+    fs::rename(&aside, &segment).unwrap();
+    let spool = Spool::open(&dir.0, small(), HOST).unwrap();
+    assert_eq!(spool.peek(ALL).len(), 3);
+    assert!(spool.stats().lost.is_empty());
+}
