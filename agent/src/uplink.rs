@@ -93,6 +93,8 @@ struct Delivery<'a> {
     endpoints: Endpoints,
     /// The server told its cursor since the start, or since the last new stream.
     synchronised: bool,
+    /// A stream began and nothing of it was taken yet.
+    untried_stream: bool,
     /// Most records of the next request: halved by 413, doubled by success.
     most_records: usize,
     /// The record that was refused alone last, and how often.
@@ -164,6 +166,7 @@ impl Uplink {
             stop: &stop,
             endpoints: Endpoints::new(self.endpoints.len()),
             synchronised: false,
+            untried_stream: false,
             most_records: MAX_RECORDS_PER_REQUEST,
             refused: (0, 0),
             failures: 0,
@@ -303,7 +306,9 @@ impl Delivery<'_> {
             return self.begin_stream();
         }
         let first = !std::mem::replace(&mut self.synchronised, true);
-        if first || self.spool.stats().acknowledged_sequence != before {
+        let moved = self.spool.stats().acknowledged_sequence != before;
+        self.untried_stream &= !moved;
+        if first || moved {
             self.most_records = (self.most_records * 2).min(MAX_RECORDS_PER_REQUEST);
             Outcome::Progress
         } else {
@@ -312,9 +317,14 @@ impl Delivery<'_> {
         }
     }
 
+    /// Beginning one writes the whole spool anew: a server that refuses stream after stream must not
+    /// make the host do that in a tight loop.
     fn begin_stream(&mut self) -> Outcome {
         self.synchronised = false;
         match self.spool.begin_stream() {
+            Ok(()) if std::mem::replace(&mut self.untried_stream, true) => {
+                Outcome::Failed("a stream that had just begun was refused".into(), None)
+            }
             Ok(()) => Outcome::Progress,
             Err(error) => Outcome::Failed(tls::chain(&error), None),
         }

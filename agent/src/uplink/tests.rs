@@ -355,3 +355,15 @@ async fn two_writers_of_a_stream_part() {
     assert_eq!(world.stored(), whole(3));
     assert!(world.truth.lock().unwrap().stored.iter().all(|&(stream, ..)| stream != old));
 }
+
+#[tokio::test]
+async fn a_server_that_refuses_every_stream_is_asked_slowly() {
+    let conflict = || Step::Problem(ProblemCode::StreamConflict, "");
+    let world = World::new(vec![conflict(), conflict(), conflict()]).await;
+    world.append(2);
+    let before = crate::metrics::REQUESTS_FAILED.get();
+    world.deliver().await;
+    // Three of the endpoint that is away, then the second and the third stream, which came too soon.
+    assert_eq!(crate::metrics::REQUESTS_FAILED.get() - before, 5);
+    assert_eq!(world.stored(), whole(2));
+}
