@@ -27,8 +27,9 @@ use crate::uplink::{Uplink, UplinkConfig, UplinkError};
 
 /// The first report comes this soon: a new host is to be seen at once.
 const FIRST_REPORT: Duration = Duration::from_secs(2);
-/// However short the interval is, collectors have this long.
-const LEAST_TIME: Duration = Duration::from_secs(1);
+/// However short the interval is, collectors have this long: on a host so loaded that they are slow, a
+/// tick that comes later is worth more than one without the processes that load it.
+const LEAST_TIME: Duration = Duration::from_secs(3);
 /// How long the collectors have for the last report.
 const LAST_TICK: Duration = Duration::from_secs(2);
 /// How long the sampler has to append its last report before the agent ends without it.

@@ -84,6 +84,12 @@ async fn cpu_bytes_and_command_line_arrive_as_the_kernel_has_them() -> Result<()
             using (host_id, instance_id) where host_id = $1 and pid = {pid}"
         )
     };
+    let unknown = format!(
+        "select count(*) from process_samples s join process_instances i
+        using (host_id, instance_id) where host_id = $1 and pid = {pid} and cpu_user_us is null"
+    );
+    let unknown = number(&mut connection, &unknown, host_id).await?;
+    assert_eq!(unknown, 0, "the collector was late, its hole is marked:\n{}", agent.log());
     let user = number(&mut connection, &total("cpu_user_us"), host_id).await?;
     let system = number(&mut connection, &total("cpu_system_us"), host_id).await?;
     let difference = (user + system - used).abs();
