@@ -84,10 +84,7 @@ async fn cpu_bytes_and_command_line_arrive_as_the_kernel_has_them() -> Result<()
             using (host_id, instance_id) where host_id = $1 and pid = {pid}"
         )
     };
-    let unknown = format!(
-        "select count(*) from process_samples s join process_instances i
-        using (host_id, instance_id) where host_id = $1 and pid = {pid} and cpu_user_us is null"
-    );
+    let unknown = format!("{} and cpu_user_us is null", total("process_count"));
     let unknown = number(&mut connection, &unknown, host_id).await?;
     assert_eq!(unknown, 0, "the collector was late, its hole is marked:\n{}", agent.log());
     let user = number(&mut connection, &total("cpu_user_us"), host_id).await?;

@@ -28,8 +28,12 @@ impl Shell {
 
     /// The next line it prints, and not a byte of the one after.
     pub(super) fn line(&mut self) -> String {
-        let bytes = self.0.stdout.as_mut().unwrap().bytes().map(Result::unwrap);
-        String::from_utf8(bytes.take_while(|byte| *byte != b'\n').collect()).unwrap()
+        let stdout = self.0.stdout.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
     }
 
     pub(super) fn pid(&self) -> u32 {
