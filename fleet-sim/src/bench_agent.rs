@@ -1,40 +1,72 @@
 //! What one tick of the real agent costs, by the number of processes on the host.
 //!
-//! The children are `sleep`s with distinct command lines of 300 characters. `procfleet-agent once` takes a
-//! baseline and a report one second later; the report says what CPU the agent used between the two and
-//! how much memory it holds. Nothing is enrolled and nothing sent. Children are killed and reaped by their
-//! ids, and would end by themselves.
+//! The children are `tail -f /dev/null`: each has a command line of its own of more than 300 characters
+//! and wakes once a second. `procfleet-agent run` samples the whole host every second into a spool of its
+//! own; nobody answers its uplink. The reports then say what CPU all of the agent used from tick to
+//! tick (collectors, encoding, fsync, uplink), how long the process collector took and how much memory the
+//! agent holds. The first ticks, which describe everything, do not count.
+//!
+//! Meanwhile the same processes are read by the simplest loops there can be ([`reference`]), in the same
+//! seconds on the same machine: a ratio survives a loaded machine, a number of milliseconds does not.
+//!
+//! Limits: ticks are a second apart, so caches are warmer than at the default of thirty. Descriptors that
+//! stay open hold kernel memory that no RSS shows.
 
-use std::os::unix::process::CommandExt as _;
+mod children;
+mod reference;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use shared_model::Report;
+use agent::identity::{Identity, load_or_create_key};
+use agent::spool::{Limits, PeekLimits, Spool};
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use shared_model::{EnrollResponse, Record, Report, Timestamp};
+use uuid::Uuid;
 
-/// Children of each line of the table.
-const COUNTS: [usize; 3] = [100, 1000, 3000];
-/// Reports taken for each line.
-const RUNS: usize = 5;
-/// Length of a child's command line.
-const COMMAND_LINE_BYTES: usize = 300;
-/// When children end if nobody kills them, seconds.
-const LIFETIME: &str = "600";
+use self::children::Children;
+use self::reference::Pass;
+use crate::child;
+
+/// Ticks that are not counted: they describe every kept process, and fill caches.
+const WARM_UP: usize = 4;
+/// Between ticks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Most compressed and inflated bytes of all reports of one run.
+const SPOOL: PeekLimits =
+    PeekLimits { bytes: 256 << 20, inflated_bytes: 1 << 30, records: 100_000 };
+/// Longest record, bytes of JSON.
+const MAX_LINE_BYTES: usize = 64 << 20;
+/// How long the agent may take to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// `fleet-sim bench-agent`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Children of each line of the table.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000, 3000])]
+    children: Vec<usize>,
+    /// Ticks that count.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    ticks: u16,
+    /// Every process gets a row, instead of the default profile.
+    #[arg(long)]
+    keep_all: bool,
+}
 
 /// Measures and prints a Markdown table.
-pub fn run() -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
     let agent = agent_binary()?;
     println!(
-        "| children | processes | CPU ms per tick (median, least–most) | µs per process | process collector ms | RSS MiB | report KiB |\n|---|---|---|---|---|---|---|"
+        "| children | processes | rows | CPU ms per tick (median, least–most) | µs per process | open/read/close µs | kept descriptors µs | ratio to open/read/close | process collector ms | RSS MiB | report bytes | load |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     );
-    for count in COUNTS {
+    for &count in &arguments.children {
         let children = Children::start(count)?;
-        let mut reports = Vec::new();
-        for _ in 0..RUNS {
-            reports.push(report(&agent)?);
-        }
+        let (reports, passes) = measure(&agent, arguments)?;
         drop(children);
-        println!("{}", line(count, reports)?);
+        println!("{}", line(count, &reports, &passes)?);
     }
     Ok(())
 }
@@ -46,70 +78,159 @@ fn agent_binary() -> Result<PathBuf> {
     Ok(agent)
 }
 
-/// A report and its length as JSON.
-fn report(agent: &Path) -> Result<(Report, usize)> {
-    let output = Command::new(agent)
-        .args(["once", "--interval", "1s", "--format", "json"])
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("run {}", agent.display()))?;
-    ensure!(output.status.success(), "{} ended with {}", agent.display(), output.status);
-    let report = serde_json::from_slice(&output.stdout).context("read the agent's report")?;
-    Ok((report, output.stdout.len()))
+/// A report, and its length as it travels.
+type Sized = (Report, usize);
+
+/// Runs the agent and, between its ticks, the reference; what both say after the warm-up.
+fn measure(agent: &Path, arguments: &Arguments) -> Result<(Vec<Sized>, Vec<Pass>)> {
+    let directory = child::Directory::create("bench-agent")?;
+    let host_id = enroll(directory.path())?;
+    let mut running = Agent::start(agent, directory.path(), arguments.keep_all)?;
+    let ticks = usize::from(arguments.ticks);
+    let mut reference = reference::Kept::default();
+    let mut passes = Vec::new();
+    let started = Instant::now();
+    for tick in 0..ticks + WARM_UP {
+        passes.push(reference.pass()?);
+        running.check()?;
+        let next = INTERVAL * u32::try_from(tick + 1)?;
+        std::thread::sleep(next.saturating_sub(started.elapsed()));
+    }
+    running.stop()?;
+    let mut reports = reports(directory.path(), host_id)?;
+    // The last one is made at the signal, in a hurry.
+    reports.pop();
+    ensure!(reports.len() > WARM_UP, "the agent made {} reports only", reports.len());
+    let losses = reports.last().map(|(report, _)| &report.agent.losses);
+    if let Some(losses) = losses.filter(|losses| !losses.is_empty()) {
+        eprintln!("the agent's losses: {losses:?}");
+    }
+    Ok((reports.split_off(WARM_UP), passes.split_off(WARM_UP)))
+}
+
+/// An identity of a host whose server does not answer.
+fn enroll(state_dir: &Path) -> Result<Uuid> {
+    let directory = state_dir.join("identity");
+    let key = load_or_create_key(&directory)?;
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?;
+    let pem = certificate.self_signed(&key)?.pem();
+    let response = EnrollResponse {
+        host_id: Uuid::from_u128(1),
+        certificate_chain_pem: pem.clone(),
+        ca_bundle_pem: pem,
+        not_after: Timestamp::UNIX_EPOCH.replace_year(2100)?,
+        renew_after: Timestamp::UNIX_EPOCH.replace_year(2099)?,
+        server_time: Timestamp::UNIX_EPOCH,
+        // Discard: nobody listens there.
+        endpoints: vec!["https://localhost:9".to_owned()],
+    };
+    Ok(Identity::store(&directory, &response)?.host_id)
+}
+
+/// Every report that was spooled, validated.
+fn reports(state_dir: &Path, host_id: Uuid) -> Result<Vec<Sized>> {
+    let spool = Spool::open(&state_dir.join("spool"), Limits::default(), host_id)?;
+    let mut reports = Vec::new();
+    for spooled in spool.peek(SPOOL) {
+        let line =
+            zstd::bulk::decompress(&spooled.frame, MAX_LINE_BYTES).context("inflate a record")?;
+        let record = Record::decode(line.trim_ascii_end()).context("decode a record")?;
+        record.validate().context("validate a record")?;
+        let Record::Report(report) = record else { bail!("the spool lost a report") };
+        reports.push((*report, spooled.frame.len()));
+    }
+    Ok(reports)
+}
+
+/// A running agent, ended with its owner.
+struct Agent(std::process::Child);
+
+impl Agent {
+    fn start(program: &Path, state_dir: &Path, keep_all: bool) -> Result<Self> {
+        let log = std::fs::File::create(state_dir.join("agent.log"))?;
+        let child = child::command(program)
+            .arg("run")
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PROCFLEET_AGENT_STATE_DIR", state_dir)
+            .env("PROCFLEET_AGENT_INTERVAL_MS", INTERVAL.as_millis().to_string())
+            .env("PROCFLEET_AGENT_BUDGET__CPU_CORES", "100")
+            .env("PROCFLEET_AGENT_PROFILE__KEEP_ALL", keep_all.to_string())
+            .stdin(Stdio::null())
+            .stdout(log)
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        Ok(Self(child))
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            Some(status) => bail!("the agent ended by itself, with {status}"),
+            None => Ok(()),
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    fn stop(mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).context("stop the agent")?;
+        let started = Instant::now();
+        while started.elapsed() < STOP_DEADLINE {
+            if let Some(status) = self.0.try_wait()? {
+                ensure!(status.success(), "the agent ended with {status}");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the agent does not end")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // What cannot be killed or reaped has ended.
+        self.0.kill().unwrap_or_default();
+        drop(self.0.wait());
+    }
+}
+
+/// Smallest, middle and largest.
+fn spread(values: impl Iterator<Item = f64>) -> Result<(f64, f64, f64)> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match (values.first(), values.get(values.len() / 2), values.last()) {
+        (Some(&least), Some(&median), Some(&most)) => Ok((least, median, most)),
+        _ => bail!("nothing was measured"),
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-fn line(count: usize, mut reports: Vec<(Report, usize)>) -> Result<String> {
-    reports.sort_by_key(|(report, _)| report.agent.cpu_us);
-    let cpu_ms = |index: usize| {
-        let cpu = reports.get(index).and_then(|(report, _)| report.agent.cpu_us);
-        cpu.map(|cpu| cpu as f64 / 1000.0).context("the report does not tell the agent's CPU")
+fn line(count: usize, reports: &[Sized], passes: &[Pass]) -> Result<String> {
+    let known = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
+    let each = |of: &dyn Fn(&Sized) -> f64| spread(reports.iter().map(of));
+    let processes = |(report, _): &Sized| {
+        report.processes.iter().map(|row| f64::from(row.process_count)).sum::<f64>()
     };
-    let (least, median, most) =
-        (cpu_ms(0)?, cpu_ms(reports.len() / 2)?, cpu_ms(reports.len() - 1)?);
-    let (report, length) = &reports[reports.len() / 2];
-    let processes: u32 = report.processes.iter().map(|row| row.process_count).sum();
-    let collector = report.agent.collectors.iter().find(|run| run.collector == "process");
-    let wall_ms = collector.map_or(f64::NAN, |run| run.duration_us as f64 / 1000.0);
-    let rss =
-        report.agent.memory_usage_bytes.context("the report does not tell the agent's memory")?;
+    let collector_us = |(report, _): &Sized| {
+        let run = report.agent.collectors.iter().find(|run| run.collector == "process");
+        run.map_or(f64::NAN, |run| run.duration_us as f64)
+    };
+    let (least, cpu, most) = each(&|(report, _)| known(report.agent.cpu_us) / 1000.0)?;
+    let (_, present, _) = each(&processes)?;
+    let (_, rows, _) = each(&|(report, _)| report.processes.len() as f64)?;
+    let (_, wall, _) = each(&|report| collector_us(report) / 1000.0)?;
+    let (_, rss, _) = each(&|(report, _)| known(report.agent.memory_usage_bytes))?;
+    let (_, bytes, _) = each(&|(_, bytes)| *bytes as f64)?;
+    let per_process = |of: fn(&Pass) -> Duration| {
+        let micros = |pass: &Pass| of(pass).as_secs_f64() * 1e6 / pass.processes as f64;
+        spread(passes.iter().map(micros)).map(|(_, median, _)| median)
+    };
+    let (opened, kept) = (per_process(|pass| pass.opened)?, per_process(|pass| pass.kept)?);
+    let own = cpu * 1000.0 / present;
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
     Ok(format!(
-        "| {count} | {processes} | {median:.1} ({least:.1}–{most:.1}) | {:.1} | {wall_ms:.1} | {:.1} | {} |",
-        median * 1000.0 / f64::from(processes),
-        rss as f64 / f64::from(1 << 20),
-        length >> 10,
+        "| {count} | {present} | {rows} | {cpu:.1} ({least:.1}–{most:.1}) | {own:.1} | {opened:.1} | {kept:.1} | {:.2} | {wall:.1} | {:.1} | {bytes} | {load} |",
+        own / opened,
+        rss / f64::from(1 << 20),
     ))
-}
-
-/// Sleepers, killed and reaped at the end.
-struct Children(Vec<Child>);
-
-impl Children {
-    fn start(count: usize) -> Result<Self> {
-        let mut children = Self(Vec::with_capacity(count));
-        for index in 0..count {
-            let name = format!("sleeper-{index:0>COMMAND_LINE_BYTES$}");
-            let child = Command::new("sleep")
-                .arg0(&name)
-                .arg(LIFETIME)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .with_context(|| format!("start child {index} of {count}"))?;
-            children.0.push(child);
-        }
-        Ok(children)
-    }
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        // What cannot be killed or reaped has ended.
-        for child in &mut self.0 {
-            child.kill().unwrap_or_default();
-        }
-        for child in &mut self.0 {
-            drop(child.wait());
-        }
-    }
 }

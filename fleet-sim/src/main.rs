@@ -18,8 +18,8 @@ enum Command {
     BenchIngest(bench_ingest::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
     Workload(workload::Arguments),
-    /// What one tick of the real agent costs, at 100, 1,000 and 3,000 processes.
-    BenchAgent,
+    /// What one tick of the real agent costs, by the number of processes.
+    BenchAgent(bench_agent::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -29,6 +29,6 @@ fn main() -> Result<()> {
             .build()?
             .block_on(bench_ingest::run(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
-        Command::BenchAgent => bench_agent::run(),
+        Command::BenchAgent(arguments) => bench_agent::run(&arguments),
     }
 }

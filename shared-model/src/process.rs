@@ -78,7 +78,7 @@ pub struct InstanceDefinition {
     /// Start in wall-clock time: `btime` of `/proc/stat` plus `start_ticks`.
     #[serde(with = "time::serde::rfc3339")]
     pub creation_time: Timestamp,
-    /// Effective user id: owner of `/proc/<pid>`.
+    /// Effective user id: second value of `Uid` of `/proc/<pid>/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<u32>,
     /// Name of `user_id` in the host's `/etc/passwd`.

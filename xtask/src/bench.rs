@@ -26,6 +26,10 @@ enum Which {
 }
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
+    anyhow::ensure!(
+        arguments.which.is_some() || arguments.arguments.is_empty(),
+        "arguments need the name of a benchmark before them: cargo xtask bench agent -- --ticks 5"
+    );
     let _lock = project.lock()?;
     up::build_shown(project, &["--workspace", "--bins"])?;
     let wanted = |which| arguments.which.is_none_or(|only| only == which);
