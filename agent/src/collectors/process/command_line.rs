@@ -52,10 +52,12 @@ pub(super) fn text(raw: &[u8]) -> String {
 }
 
 /// `comm` as it is reported. The kernel appends to a worker's name what it works on just now
-/// (`kworker/0:1-events`, Linux 4.18+): cut off, or every job would make another process.
+/// (`kworker/0:1-events`, Linux 4.18+): cut off, or every job would make another process. A rescuer
+/// (`kworker/R-writeback`, captured from 6.12) is named after its queue for good; only what a `+` adds is its work.
 pub(super) fn executable_name(comm: &[u8], is_kernel_thread: bool) -> String {
     let is_worker = is_kernel_thread && comm.starts_with(b"kworker/");
-    let end = if is_worker { comm.iter().position(|byte| b"+-".contains(byte)) } else { None };
+    let marks: &[u8] = if comm.starts_with(b"kworker/R-") { b"+" } else { b"+-" };
+    let end = if is_worker { comm.iter().position(|byte| marks.contains(byte)) } else { None };
     text(&comm[..end.unwrap_or(comm.len())])
 }
 
@@ -128,6 +130,14 @@ mod tests {
         assert_eq!(executable_name(b"kworker/0:1-events", true), "kworker/0:1");
         assert_eq!(executable_name(b"kworker/u4:2+flush-254:0", true), "kworker/u4:2");
         assert_eq!(executable_name(b"kworker/0:1H-kblockd", true), "kworker/0:1H");
+        assert_eq!(
+            executable_name(b"kworker/R-ext4-rsv-conversion", true),
+            "kworker/R-ext4-rsv-conversion"
+        );
+        assert_eq!(
+            executable_name(b"kworker/R-writeback+flush-254:0", true),
+            "kworker/R-writeback"
+        );
         assert_eq!(executable_name(b"kworker/0:1-events", false), "kworker/0:1-events");
         assert_eq!(executable_name(b"irq/9-acpi", true), "irq/9-acpi");
         assert_eq!(executable_name(b"a\nb", false), "a b");
