@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use axum::routing::get;
 use collector_api::auth::agent::{CHECK_TTL, CertificateChecks, PeerCertificate};
+use collector_api::doors::layers::{REQUEST_ID, wrap};
 use fleet_sim::eventually::eventually;
+use http_body_util::BodyExt as _;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use reqwest::StatusCode;
 use rustls::client::WebPkiServerVerifier;
@@ -12,9 +18,10 @@ use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::Value;
-use shared_model::{EnrollResponse, ProblemCode};
+use shared_model::{EnrollResponse, Problem, ProblemCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use crate::fleet::{Fleet, PATIENCE, Server, new_host, plain_client};
@@ -243,4 +250,25 @@ async fn doors_do_not_serve_each_others_routes() {
     let wrong_method = (405, "method_not_allowed".to_owned());
     assert_eq!(status(agent.get(server.agent_url("/v1/enroll"))).await, wrong_method);
     assert_eq!(status(operator.post(server.operator_url("/livez"))).await, wrong_method);
+}
+
+async fn doomed() -> &'static str {
+    panic!("on purpose, with a secret")
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_that_tells_nothing_and_the_door_serves_on() {
+    let router = Router::new().route("/doomed", get(doomed)).route("/fine", get(async || {}));
+    let router = wrap("agent", router);
+    let ask = |path| Request::get(path).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(ask("/doomed")).await.unwrap();
+    assert_eq!(response.status(), 500);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let id = response.headers()[&REQUEST_ID].to_str().unwrap().to_owned();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let problem: Problem = serde_json::from_slice(&body).unwrap();
+    assert_eq!((problem.code, problem.status), (ProblemCode::Internal, 500));
+    assert_eq!(problem.request_id, Some(id));
+    assert!(!problem.detail.contains("secret"), "{}", problem.detail);
+    assert_eq!(router.oneshot(ask("/fine")).await.unwrap().status(), 200);
 }
