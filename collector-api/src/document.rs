@@ -1,6 +1,8 @@
 //! The OpenAPI document of both doors: `procfleet-server openapi`, `GET /openapi.yaml` and the
 //! committed `openapi.yaml`. It is made from the handlers; a test says that the file is fresh.
 
+use std::sync::LazyLock;
+
 use axum::http::HeaderName;
 use axum::http::header::CONTENT_TYPE;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -62,8 +64,10 @@ pub fn routes() -> OpenApiRouter {
 /// This document. Needs no API key: it tells nothing about the fleet.
 #[utoipa::path(get, path = "/openapi.yaml", tag = "health",
     responses((status = 200, description = "OpenAPI 3.1", body = String, content_type = "application/yaml")))]
-async fn get_openapi() -> ([(HeaderName, &'static str); 1], String) {
-    ([(CONTENT_TYPE, "application/yaml")], yaml())
+async fn get_openapi() -> ([(HeaderName, &'static str); 1], &'static str) {
+    // Once: whoever asks needs no key, and making it takes a while.
+    static YAML: LazyLock<String> = LazyLock::new(yaml);
+    ([(CONTENT_TYPE, "application/yaml")], YAML.as_str())
 }
 
 fn add_security(components: &mut Components) {

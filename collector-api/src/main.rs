@@ -35,7 +35,13 @@ fn log_to_stderr_or_stdout(cli: &Cli) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     if !cli.serves() {
-        builder.with_writer(std::io::stderr).without_time().with_target(false).init();
+        let ansi = std::io::stderr().is_terminal();
+        builder
+            .with_writer(std::io::stderr)
+            .with_ansi(ansi)
+            .without_time()
+            .with_target(false)
+            .init();
     } else if std::io::stdout().is_terminal() {
         builder.init();
     } else {
