@@ -161,20 +161,20 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
     let (hosts, ids): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
     let mut locked = cursors::lock(connection, &hosts, &ids).await?;
     let mut accepted = Accepted::default();
-    let outcomes: Vec<Outcome> = units
+    let outcomes = units
         .iter()
         .map(|unit| {
             let stream = (unit.batch.host_id, unit.batch.stream_id);
             // Sorted by the database as by Rust: uuids compare bytewise in both.
             let found = locked.cursors.binary_search_by_key(&stream, |c| (c.host_id, c.stream_id));
-            let mut unknown = Cursor::default();
-            let cursor = match found {
-                Ok(index) => &mut locked.cursors[index].cursor,
-                Err(_) => &mut unknown,
-            };
-            accepted.decide(unit, cursor, locked.now, locked.raw_floor)
+            // Never without its cursor: what is stored and moves none would be stored again.
+            let index = found.map_err(|_| {
+                StoreError::of("insert_reports.lock_cursors")(sqlx::Error::RowNotFound)
+            })?;
+            let cursor = &mut locked.cursors[index].cursor;
+            Ok(accepted.decide(unit, cursor, locked.now, locked.raw_floor))
         })
-        .collect();
+        .collect::<Result<Vec<Outcome>, StoreError>>()?;
     save_rejects(connection, &accepted.rejects).await?;
     let collisions = accepted.dictionaries.save_definitions(connection).await?;
     let (rows, unstored) = copy_series(connection, &accepted.stored).await?;
