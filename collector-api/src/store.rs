@@ -13,6 +13,7 @@ pub mod hosts;
 pub mod ids;
 pub mod maintenance;
 pub mod migrate;
+pub mod nodelay;
 pub mod processes;
 pub mod records;
 pub mod reports;

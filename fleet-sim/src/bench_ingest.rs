@@ -6,13 +6,16 @@
 //! machine and is part of the whole way. Each round empties the series, so both ways meet tables of
 //! the same size; the order alternates, because the second finds a warmer machine.
 
+use std::str::FromStr as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use collector_api::store::dialect::Dialect;
+use collector_api::store::nodelay;
 use collector_api::store::series::{self, SERIES};
 use shared_model::{InstanceId, ProcessSample, Record};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
@@ -68,6 +71,9 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let mut server = deployment.start("server", doors).await?;
     let token = deployment.join_token("bench").await?;
     let mut connection = PgConnection::connect(&arguments.database_url).await?;
+    // The floor does not wait for delayed acknowledgements either.
+    let port = PgConnectOptions::from_str(&arguments.database_url)?.get_port();
+    nodelay::set_for_peers_at(port)?;
     let now = sqlx::query_scalar("select now()").fetch_one(&mut connection).await?;
     let mut agents = Vec::new();
     for index in 0..arguments.agents {

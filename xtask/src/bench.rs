@@ -41,7 +41,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         let cluster = postgres::durable(project, "bench", None)?;
         let mut command = fleet_sim(project, "bench-ingest", arguments);
         let outcome = test::demand(
-            command.env("PROCFLEET_TEST_TIMESCALEDB_URL", cluster.url("postgres")),
+            command.env("PROCFLEET_BENCH_DATABASE_URL", cluster.url("procfleet")),
             "the ingest benchmark",
         );
         cluster.destroy()?;

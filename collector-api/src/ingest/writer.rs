@@ -1,9 +1,9 @@
 //! Group commit: requests wait here until the transaction that stores them is committed.
 //!
 //! One bounded queue, a few writer tasks, each with a database connection of its own. A task gathers
-//! requests for a moment ([`GATHER`]) or until the group is large, stores the group in one transaction, and only
-//! then answers each request. While one task waits for the database the other gathers, so groups
-//! grow by themselves when the database is slow.
+//! requests for as long as another task is writing, at most for a moment ([`GATHER`]) and until the group is
+//! large, stores the group in one transaction, and only then answers each request. So a request that
+//! comes alone is written at once, and groups grow by themselves when the database is slow.
 //!
 //! A request never fails because of another one. When the database refuses a row, the group is split
 //! in two until the record at fault is alone; that record becomes a reject, the others are stored.
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use shared_model::ProblemCode;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ use crate::store::Store;
 use crate::store::records::RecordBatch;
 use crate::store::reports::{Outcome, ReportConnection};
 
-/// Longest a group is gathered.
+/// Longest a group is gathered while another one is being written.
 const GATHER: Duration = Duration::from_millis(25);
 /// Rows from which a group is written at once.
 const GATHER_ROWS: usize = 5000;
@@ -83,12 +83,14 @@ impl ReportWriter {
         let (queue, receiver) = mpsc::channel(QUEUE_REQUESTS);
         let connected = Arc::new(AtomicUsize::new(0));
         let receiver = Arc::new(Mutex::new(receiver));
+        let writing = watch::Sender::new(0);
         let tasks = (0..settings.writers.max(1))
             .map(|_| -> BoxFuture<'static, ()> {
                 let task = WriterTask {
                     store: store.clone(),
                     queue: Arc::clone(&receiver),
                     connected: Arc::clone(&connected),
+                    writing: writing.clone(),
                     stop: stop.clone(),
                 };
                 Box::pin(task.run())
@@ -163,7 +165,25 @@ struct WriterTask {
     store: Store,
     queue: Arc<Mutex<mpsc::Receiver<Job>>>,
     connected: Arc<AtomicUsize>,
+    /// Tasks that are writing a group now.
+    writing: watch::Sender<usize>,
     stop: CancellationToken,
+}
+
+/// One task is writing a group, for as long as this lives.
+struct Writing<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Writing<'a> {
+    fn begin(writing: &'a watch::Sender<usize>) -> Self {
+        writing.send_modify(|count| *count += 1);
+        Self(writing)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl WriterTask {
@@ -226,10 +246,10 @@ impl WriterTask {
     /// A group that met a lost connection before its commit is left in `again` for the next one.
     async fn serve(&self, connection: &mut ReportConnection, again: &mut Option<Group>) -> bool {
         loop {
-            let (mut group, repeated) = match again.take() {
-                Some(group) => (group, true),
+            let (mut group, repeated, _writing) = match again.take() {
+                Some(group) => (group, true, Writing::begin(&self.writing)),
                 None => match self.gather().await {
-                    Some(group) => (group, false),
+                    Some((group, writing)) => (group, false, writing),
                     None => return false,
                 },
             };
@@ -255,7 +275,7 @@ impl WriterTask {
     }
 
     /// The next group. `None`: stopped, and nothing is left.
-    async fn gather(&self) -> Option<Group> {
+    async fn gather(&self) -> Option<(Group, Writing<'_>)> {
         let mut queue = self.queue.lock().await;
         let first = tokio::select! {
             biased;
@@ -268,14 +288,25 @@ impl WriterTask {
         let deadline = Instant::now() + GATHER;
         let (mut rows, mut bytes) = (first.rows, first.bytes);
         let mut jobs = vec![first];
+        let mut writing = self.writing.subscribe();
         while rows < GATHER_ROWS && bytes < GATHER_BYTES {
-            let Ok(Some(job)) = timeout_at(deadline, queue.recv()).await else { break };
+            let next = async {
+                tokio::select! {
+                    biased;
+                    job = queue.recv() => job,
+                    // Nobody is writing: what is here goes now. The senders live as long as we do.
+                    _ = writing.wait_for(|count| *count == 0) => None,
+                }
+            };
+            let Ok(Some(job)) = timeout_at(deadline, next).await else { break };
             rows += job.rows;
             bytes += job.bytes;
             jobs.push(job);
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         metrics::gauge!(INGEST_QUEUE_DEPTH).set(queue.len() as f64);
-        Some(Group::new(jobs))
+        // Before the queue is free, so that the next task to gather sees it.
+        let writing = Writing::begin(&self.writing);
+        Some((Group::new(jobs), writing))
     }
 }

@@ -235,26 +235,40 @@ impl<'a> Dictionaries<'a> {
             .iter()
             .filter_map(|(host, heartbeat)| heartbeat.facts.map(|facts| (*host, facts)))
             .collect();
-        for (host_id, facts) in changed {
-            sqlx::query!(
-                "/* store::dictionaries::save_facts */
-                update hosts set host_name = $2, machine_id_hash = $3, os_description = $4,
-                    kernel_release = $5, host_arch = $6, agent_version = $7, facts_updated_at = now()
-                where host_id = $1
-                    and (host_name, machine_id_hash, os_description, kernel_release, host_arch,
-                        agent_version) is distinct from ($2, $3, $4, $5, $6, $7)",
-                host_id,
-                facts.host_name,
-                facts.machine_id_hash,
-                facts.os_description,
-                facts.kernel_release,
-                facts.host_arch,
-                facts.agent_version
-            )
-            .execute(&mut *connection)
-            .await
-            .map_err(StoreError::of("insert_reports.save_facts"))?;
+        if changed.is_empty() {
+            return Ok(());
         }
+        let of = || changed.iter().map(|(_, facts)| *facts);
+        let hosts: Vec<Uuid> = changed.iter().map(|(host, _)| *host).collect();
+        let names: Vec<_> = of().map(|f| f.host_name.as_str()).collect();
+        let machines: Vec<_> = of().map(|f| f.machine_id_hash.as_deref()).collect();
+        let systems: Vec<_> = of().map(|f| f.os_description.as_deref()).collect();
+        let kernels: Vec<_> = of().map(|f| f.kernel_release.as_str()).collect();
+        let archs: Vec<_> = of().map(|f| f.host_arch.as_str()).collect();
+        let versions: Vec<_> = of().map(|f| f.agent_version.as_str()).collect();
+        // The heartbeats of the same hosts are locked by now, in order: no two groups meet here.
+        sqlx::query!(
+            "/* store::dictionaries::save_facts */
+            update hosts as h set host_name = t.name, machine_id_hash = t.machine,
+                os_description = t.system, kernel_release = t.kernel, host_arch = t.arch,
+                agent_version = t.version, facts_updated_at = now()
+            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+                $7::text[]) as t (host_id, name, machine, system, kernel, arch, version)
+            where h.host_id = t.host_id
+                and (h.host_name, h.machine_id_hash, h.os_description, h.kernel_release,
+                    h.host_arch, h.agent_version)
+                is distinct from (t.name, t.machine, t.system, t.kernel, t.arch, t.version)",
+            &hosts,
+            &names as _,
+            &machines as _,
+            &systems as _,
+            &kernels as _,
+            &archs as _,
+            &versions as _
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::of("insert_reports.save_facts"))?;
         Ok(())
     }
 }

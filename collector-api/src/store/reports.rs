@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use shared_model::{ProblemCode, RejectedReport, Timestamp, limits};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ use super::dialect::Dialect;
 use super::dictionaries::{Collisions, Dictionaries};
 use super::records::{Content, PreparedRecord, RecordBatch, Rejection};
 use super::series::SERIES;
-use super::{Store, StoreError};
+use super::{Store, StoreError, nodelay};
 
 /// Most bytes of a rejected record that are kept.
 const MAX_REJECT_BODY_BYTES: usize = 64 << 10;
@@ -103,8 +104,25 @@ impl Store {
         let mut connection = PgConnection::connect_with(&options)
             .await
             .map_err(StoreError::of("report_connection.connect"))?;
+        speed_up(&options);
         let dialect = Dialect::detect(&mut connection).await?;
         Ok(ReportConnection { connection, dialect })
+    }
+}
+
+/// Without it a COPY takes 40 ms longer, which is no reason not to store.
+fn speed_up(options: &PgConnectOptions) {
+    if options.get_socket().is_some() || options.get_host().starts_with('/') {
+        return;
+    }
+    match nodelay::set_for_peers_at(options.get_port()) {
+        Ok(found) if found.sockets == 0 => tracing::warn!(
+            "no socket to the database found; each COPY waits for delayed acknowledgements"
+        ),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(%error, "TCP_NODELAY not set; each COPY waits for delayed acknowledgements")
+        }
     }
 }
 

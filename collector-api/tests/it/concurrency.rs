@@ -6,6 +6,7 @@ use fleet_sim::database::{Engine, TestDatabase};
 use fleet_sim::eventually::eventually;
 use fleet_sim::oracle;
 use fleet_sim::random::Random;
+use sqlx::Connection as _;
 
 use crate::kit::{Host, Replica, count};
 
@@ -73,11 +74,19 @@ async fn killed_database_connections_lose_and_double_nothing() {
         let drains = hosts.iter().zip(0..).map(|(host, seed)| drain(host, [&a, &b], 90, seed));
         let load = futures_util::future::try_join_all(drains);
         let killer = async {
-            let mut killed = 0;
+            let (mut killed, mut moved) = (0, 0);
             let mut random = Random::new(5);
             while killed < 40 {
-                // Not synchronisation: a random moment for the next kill.
-                tokio::time::sleep(Duration::from_millis(20 + random.below(60))).await;
+                // Whenever some more was stored: neither side can starve the other.
+                let next = moved + 3 * random.below(12).cast_signed();
+                moved = eventually(Duration::from_mins(1), "the streams move", async || {
+                    let query =
+                        "select coalesce(sum(last_sequence), 0)::bigint from ingest_cursors";
+                    let moved = count(&database, query).await;
+                    if moved >= next { Ok(moved) } else { Err(moved) }
+                })
+                .await
+                .unwrap();
                 killed += database.admin().terminate_connections("procfleet-writer").await.unwrap();
             }
             std::future::pending::<()>().await;
@@ -145,19 +154,27 @@ async fn stopping_writes_what_is_queued_and_refuses_the_rest() {
     let database = TestDatabase::create(Engine::PostgreSql).await.unwrap();
     let (replica, host) = (Replica::start(&database).await, Host::enroll(&database, 1).await);
     let records = host.reports(1..=4);
+    let mut blocker = database.connect().await.unwrap();
+    let mut blocking = blocker.begin().await.unwrap();
+    sqlx::query("lock table ingest_cursors in exclusive mode")
+        .execute(&mut *blocking)
+        .await
+        .unwrap();
     let queued = replica.post_records(host.host_id, &records);
     let stopping = async {
-        // Stops while the request waits in a group being gathered, or before or after: any is right.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        eventually(Duration::from_secs(20), "the writer waits", async || {
+            let query = "select count(*) from pg_stat_activity where datname = current_database()
+                and application_name = 'procfleet-writer' and wait_event_type = 'Lock'";
+            (count(&database, query).await > 0).then_some(()).ok_or("not waiting")
+        })
+        .await
+        .unwrap();
         replica.stop.cancel();
+        blocking.rollback().await.unwrap();
     };
     let ((status, answer), ()) = tokio::join!(queued, stopping);
-    let stored = count(&database, "select count(*) from host_samples").await;
-    match status.as_u16() {
-        200 => assert_eq!(stored, 4),
-        503 => assert_eq!((stored, &answer["code"]), (0, &"shutting_down".into())),
-        other => panic!("{other}: {answer}"),
-    }
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(count(&database, "select count(*) from host_samples").await, 4);
     let (status, problem) = replica.post_records(host.host_id, &records).await;
     assert_eq!((status.as_u16(), &problem["code"]), (503, &"shutting_down".into()));
     replica.finish().await;

@@ -31,8 +31,12 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) async fn start(database: &TestDatabase) -> Self {
-        let store = Store::connect(&database.url, 4).await.unwrap();
-        let (stop, settings) = (CancellationToken::new(), IngestSettings::default());
+        Self::start_with(&database.url, IngestSettings::default()).await
+    }
+
+    pub(crate) async fn start_with(url: &str, settings: IngestSettings) -> Self {
+        let store = Store::connect(url, 4).await.unwrap();
+        let stop = CancellationToken::new();
         let (writer, futures) = ReportWriter::new(&store, &settings, &stop);
         let tasks = futures.into_iter().collect();
         let state = IngestState::new(store.clone(), writer.clone(), &settings);

@@ -4,7 +4,9 @@
 mod api;
 mod authorities;
 mod bad_input;
+mod commit;
 mod concurrency;
+mod dictionaries;
 mod doors;
 mod enrollment;
 mod fleet;
@@ -13,5 +15,6 @@ mod lifecycle;
 mod maintenance;
 mod migrations;
 mod openapi;
+mod overload;
 mod poison;
 mod verdicts;
