@@ -30,6 +30,7 @@ async fn insert(database: &TestDatabase, batches: &[RecordBatch]) -> Inserted {
     let store = Store::connect(&database.url, 1).await.unwrap();
     let mut connection = store.report_connection().await.unwrap();
     let units: Vec<_> = batches.iter().map(|batch| Unit { batch, records: 0..1 }).collect();
+    connection.ensure_partitions(&units).await.unwrap();
     connection.insert_reports(&units).await.unwrap()
 }
 
