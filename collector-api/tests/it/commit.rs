@@ -94,13 +94,16 @@ async fn relay(
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_repeated_as_a_duplicate() {
     for engine in Engine::ALL {
-        for (cut, stored, repeated) in [(CUT_AFTER, 5, (0, 5)), (CUT_BEFORE, 0, (5, 0))] {
+        for (cut, stored, repeated) in [(CUT_AFTER, 6, (0, 5)), (CUT_BEFORE, 1, (5, 0))] {
             let database = TestDatabase::create(engine).await.unwrap();
             let host = Host::enroll(&database, 1).await;
             let cutter = Cutter::start(&database).await;
             let replica = Replica::start_with(&cutter.url, IngestSettings::default()).await;
+            // The first report makes its partition, with a transaction of its own.
+            let (status, answer) = replica.post_records(host.host_id, &host.reports(1..=1)).await;
+            assert_eq!(status, 200, "{answer}");
             cutter.next.store(cut, Ordering::SeqCst);
-            let records = host.reports(1..=5);
+            let records = host.reports(2..=6);
             let (status, problem) = replica.post_records(host.host_id, &records).await;
             assert_eq!((status.as_u16(), &problem["code"]), (503, &"database_unavailable".into()));
             assert_eq!(cutter.next.load(Ordering::SeqCst), PASS);
@@ -115,7 +118,7 @@ async fn a_commit_whose_answer_is_lost_is_repeated_as_a_duplicate() {
             let counts =
                 (answer["accepted"].as_u64().unwrap(), answer["duplicates"].as_u64().unwrap());
             assert_eq!(counts, repeated);
-            assert_eq!(count(&database, "select count(*) from host_samples").await, 5);
+            assert_eq!(count(&database, "select count(*) from host_samples").await, 6);
             replica.finish().await;
         }
     }
