@@ -20,7 +20,7 @@ use crate::{app, authority, document, metrics};
 #[derive(Debug, Parser)]
 #[command(name = "procfleet-server", version)]
 pub struct Cli {
-    /// Configuration file, TOML. Every key can also be set as PROCFLEET_<KEY>, such as
+    /// Configuration file, TOML. Every key can also be set as `PROCFLEET_<KEY>`, such as
     /// `PROCFLEET_DATABASE_URL` or `PROCFLEET_AGENT_DOOR__LISTEN`.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
