@@ -2,9 +2,10 @@
 //!
 //! `cmdline` and, on old kernels, `exe` take the lock of the target's address space and can hang for as long
 //! as it is held (a page fault on a dead network file system). So one helper thread reads them, asked
-//! only at the first row of an instance, after an exec, and every few hours. When an answer does not come within
-//! [`STALL`], the thread is set aside with the process it hangs on, at most [`MAX_STUCK`] of them, and
-//! another one does the rest. A thread set aside ends by itself once the kernel lets it go, and its
+//! only at the first row of an instance, after an exec, and every few hours. A thread that
+//! sleeps in one and the same place for [`LOOKS_ASLEEP`] looks, [`LOOK`] apart, hangs: it is set aside with
+//! the process it hangs on, at most [`MAX_STUCK`] of them, and another one does the rest. One that waits
+//! for a processor on a loaded or throttled host does not hang; it has [`LONGEST`]. A thread set aside ends by itself once the kernel lets it go, and its
 //! answer still counts. With all set aside nothing is asked until one comes back; the rows go out
 //! all the same (see the dictionary).
 //!
@@ -14,20 +15,26 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
 use shared_model::InstanceId;
 
 use super::command_line::{MAX_RAW_BYTES, text};
 use crate::metrics::PROCESS_DETAILS_LATE;
 use crate::procfs::cgroup::parse_cgroup;
 use crate::procfs::pid::{parse_stat, parse_status_user};
-use crate::procfs::{Reader, open_at};
+use crate::procfs::{Reader, amount_of, open_at, value_of};
 
-/// Longest wait for one answer.
-const STALL: Duration = Duration::from_millis(100);
+/// Between two looks at a helper that has not answered.
+const LOOK: Duration = Duration::from_millis(20);
+/// Looks in a row that find it in the same sleep: it hangs.
+const LOOKS_ASLEEP: u32 = 5;
+/// Longest wait for one answer of a helper that gets no processor.
+const LONGEST: Duration = Duration::from_secs(2);
 /// Threads that may hang at the same time.
 const MAX_STUCK: usize = 4;
 /// Questions handed over at a time, and answers that may wait.
@@ -62,19 +69,57 @@ struct Helper {
     questions: SyncSender<Vec<Question>>,
     answers: Receiver<Answer>,
     thread: JoinHandle<()>,
+    /// Its thread id, once it runs.
+    id: Arc<OnceLock<Pid>>,
+}
+
+impl Helper {
+    /// The next answer; `None`: it hangs, or gets no processor, or is gone.
+    fn wait(&self, reader: &mut Reader) -> Option<Answer> {
+        let (mut asleep, mut before) = (0, None);
+        for _ in 0..LONGEST.as_millis() / LOOK.as_millis() {
+            match self.answers.recv_timeout(LOOK) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = self.sleep(reader);
+            let is_same = asleep > 0 && now == before;
+            asleep = if now.is_none() { 0 } else { 1 + if is_same { asleep } else { 0 } };
+            before = now;
+            if asleep >= LOOKS_ASLEEP {
+                break;
+            }
+        }
+        // It may have come between the timeout and the look.
+        self.answers.try_recv().ok()
+    }
+
+    /// Which sleep its thread is in, by the number of times it went to sleep; `None`: it runs, waits for
+    /// a processor, or has not begun. Where the kernel does not say, 0: it may hang.
+    fn sleep(&self, reader: &mut Reader) -> Option<u64> {
+        let id = self.id.get()?.as_raw_nonzero();
+        let path = format!("/proc/self/task/{id}/status");
+        let Ok(status) = reader.read(Path::new(&path)) else { return Some(0) };
+        if value_of(status, "State").is_some_and(|state| state.starts_with(b"R")) {
+            return None;
+        }
+        Some(amount_of(status, "voluntary_ctxt_switches").unwrap_or(0))
+    }
 }
 
 /// The helper, and those that hang.
 #[derive(Debug)]
 pub(super) struct DetailReader {
     proc: PathBuf,
+    reader: Reader,
     active: Option<Helper>,
     stuck: Vec<(Helper, Question)>,
 }
 
 impl DetailReader {
     pub(super) fn new(proc: &Path) -> Self {
-        Self { proc: proc.into(), active: None, stuck: Vec::new() }
+        Self { proc: proc.into(), reader: Reader::default(), active: None, stuck: Vec::new() }
     }
 
     /// Asks, and hands over every answer that came in time, and late ones of earlier ticks.
@@ -133,9 +178,9 @@ impl DetailReader {
             return 0;
         }
         for answered in 0..chunk.len() {
-            match helper.answers.recv_timeout(STALL) {
-                Ok((question, details)) => take(question, details),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return answered,
+            match helper.wait(&mut self.reader) {
+                Some((question, details)) => take(question, details),
+                None => return answered,
             }
         }
         chunk.len()
@@ -145,7 +190,7 @@ impl DetailReader {
 impl Drop for DetailReader {
     fn drop(&mut self) {
         // Idle, so it ends as soon as its queue closes. Those that hang end when the kernel lets them.
-        if let Some(Helper { questions, answers, thread }) = self.active.take() {
+        if let Some(Helper { questions, answers, thread, .. }) = self.active.take() {
             drop((questions, answers));
             let _ended = thread.join();
         }
@@ -156,7 +201,10 @@ impl Drop for DetailReader {
 fn start(proc: PathBuf) -> Option<Helper> {
     let (questions, to_do) = sync_channel::<Vec<Question>>(1);
     let (done, answers) = sync_channel(QUEUE);
+    let id = Arc::new(OnceLock::new());
+    let own_id = Arc::clone(&id);
     let work = move || {
+        own_id.get_or_init(rustix::thread::gettid);
         let mut reader = Reader::default();
         for questions in to_do {
             for question in questions {
@@ -172,7 +220,7 @@ fn start(proc: PathBuf) -> Option<Helper> {
         .stack_size(STACK_BYTES)
         .spawn(work)
         .ok()?;
-    Some(Helper { questions, answers, thread })
+    Some(Helper { questions, answers, thread, id })
 }
 
 /// `None`: it ended, or its number is another's by now.

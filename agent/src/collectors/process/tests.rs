@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
-use shared_model::{InstanceId, ProcessId};
+use shared_model::{InstanceId, ProcessDefinition, ProcessId};
 
 use super::*;
 use crate::collectors::{block_device, filesystem, network_interface};
@@ -185,7 +186,7 @@ fn only_rows_are_described_and_patterns_keep() {
     let mut sampler = tree.collector();
     sampler.profile = Profile { top: 0, ..Profile::default() };
     let batch = sampler.tick(false);
-    assert_eq!(batch.processes.len(), 1);
+    assert_eq!((batch.processes.len(), batch.host.processes_total), (1, Some(2)));
     let residual = row(&batch, InstanceId::RESIDUAL);
     assert_eq!((residual.process_count, residual.memory_usage_bytes), (2, Some(2 * 25 * 4096)));
     assert!(batch.instance_definitions.is_empty() && batch.process_definitions.is_empty());
@@ -234,6 +235,41 @@ fn damage_and_emptiness_are_not_numbers() {
     let row = row(&batch, id(10, 500));
     assert_eq!((row.memory_usage_bytes, row.disk_read_bytes), (None, None));
     assert_eq!(batch.process_definitions[0].command_line, "[a]");
+}
+
+#[test]
+fn a_command_line_that_hangs_delays_only_itself() {
+    let tree = Tree::new("hangs");
+    tree.process(10, ("stuck", 1), 500, 0);
+    tree.process(11, ("free", 1), 600, 0);
+    let pipe = tree.0.join("proc/10/cmdline");
+    fs::remove_file(&pipe).unwrap();
+    // Opening a pipe to read hangs until somebody opens it to write.
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let line = |batch: &Batch, pid: u32| {
+        let instance = batch.instance_definitions.iter().find(|instance| instance.pid == pid)?;
+        let is_it = |process: &&ProcessDefinition| process.process_id == instance.process_id;
+        Some(batch.process_definitions.iter().find(is_it)?.command_line.clone())
+    };
+    let mut sampler = tree.collector();
+    let batch = sampler.tick(false);
+    assert_eq!(batch.processes.len(), 2);
+    assert_eq!(line(&batch, 10).as_deref(), Some("[stuck]"));
+    assert_eq!(line(&batch, 11).as_deref(), Some("/bin/free --password=***"));
+    let batch = sampler.tick(false);
+    assert_eq!((batch.processes.len(), batch.instance_definitions.len()), (2, 0));
+
+    fs::write(&pipe, "/bin/stuck\0now free\0").unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let late = loop {
+        if let Some(late) = line(&sampler.tick(false), 10) {
+            break late;
+        }
+        assert!(Instant::now() < deadline, "the late answer never came");
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    assert_eq!(late, "/bin/stuck now free");
 }
 
 #[test]
