@@ -121,7 +121,7 @@ fn speed_up(options: &PgConnectOptions) {
         ),
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(%error, "TCP_NODELAY not set; each COPY waits for delayed acknowledgements")
+            tracing::warn!(%error, "TCP_NODELAY not set; each COPY waits for delayed acknowledgements");
         }
     }
 }

@@ -69,7 +69,7 @@ async fn the_readers_role_sees_samples_and_no_secrets() {
         let writing = ["delete from hosts", "insert into processes default values"];
         for query in secret.into_iter().chain(writing) {
             let error = sqlx::query(query).execute(&mut connection).await.unwrap_err();
-            let code = error.as_database_error().and_then(|error| error.code());
+            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
             assert_eq!(code.as_deref(), Some("42501"), "{query}: {error}");
         }
     }
