@@ -1,4 +1,4 @@
-//! Processes: one walk of `/proc` per tick, which also says how many there are (with `hidepid`: may be seen).
+//! Processes: one walk of `/proc` per tick.
 //!
 //! 1. **Walk**: `stat`, `statm` and `io` of every process ([`files`]), differences against what each
 //!    instance counted before ([`live`]). An instance is (boot, pid, start time); one that is seen for
@@ -68,8 +68,6 @@ struct Processes {
     /// Samples of this tick, and whose.
     rows: Vec<ProcessSample>,
     pids: Vec<u32>,
-    /// Processes that the walk found listed.
-    listed: usize,
     denial_logged: bool,
 }
 
@@ -100,7 +98,6 @@ impl Processes {
             interval: None,
             rows: Vec::new(),
             pids: Vec::new(),
-            listed: 0,
             denial_logged: false,
         }
     }
@@ -115,7 +112,6 @@ impl Collector for Processes {
         self.walk(tick, &mut files)?;
         let ended = self.cpu_of_ended();
         batch.tier = self.tier(&files);
-        batch.host.processes_total = u32::try_from(self.listed).ok();
         let kept = self.select(&tick.profile);
         self.complete(&mut files, &kept, tick.monotonic);
         self.files = Some(files);
@@ -145,7 +141,6 @@ impl Processes {
         self.rows.clear();
         let mut pids = std::mem::take(&mut self.pids);
         files.list(&mut pids)?;
-        self.listed = pids.len();
         let mut failure = None;
         pids.retain(|&pid| match self.read(pid, walk, files) {
             Ok(seen) => seen,
