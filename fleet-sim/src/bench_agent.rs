@@ -6,7 +6,7 @@
 //! tick (collectors, encoding, fsync, uplink), how long the process collector took and how much memory the
 //! agent holds. The first ticks, which describe everything, do not count.
 //!
-//! Meanwhile the same processes are read by the simplest loops there can be ([`reference`]), in the same
+//! Meanwhile the same processes are read by the simplest loops there can be (its module `reference`), in the same
 //! seconds on the same machine: a ratio survives a loaded machine, a number of milliseconds does not.
 //!
 //! Limits: ticks are a second apart, so caches are warmer than at the default of thirty. Descriptors that

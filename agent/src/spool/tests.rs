@@ -341,7 +341,13 @@ impl World {
         segment::push_record(&mut record, &entry.header(), &frame);
         if let Some(path) = segments(&self.dir.0, stream_id).last() {
             let mut content = fs::read(path).unwrap();
-            content.extend_from_slice(&record[..bytes.min(record.len() - 1)]);
+            // Room is made before a record is written, so a torn one lies within the bound too.
+            let on_disk: u64 = segments(&self.dir.0, stream_id)
+                .iter()
+                .map(|path| fs::metadata(path).unwrap().len())
+                .sum();
+            let room = usize::try_from(self.limits.max_bytes - on_disk).unwrap();
+            content.extend_from_slice(&record[..bytes.min(record.len() - 1).min(room)]);
             fs::write(path, content).unwrap();
         }
         self.reopen();

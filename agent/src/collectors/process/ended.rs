@@ -74,6 +74,9 @@ pub(super) struct Ended {
     gone: HashMap<u32, (u32, Cpu)>,
     /// By the survivor it is owed to: what the tick before could not account for.
     owed: HashMap<u32, Cpu>,
+    /// What the limit cut off in the tick before: the kernel counts in clock ticks, so on a busy host
+    /// the rows of one interval reach the limit and those of the next fall short of it.
+    over: Cpu,
 }
 
 impl Ended {
@@ -101,7 +104,8 @@ impl Ended {
         self.gone.insert(pid, (live.parent_pid, live.used()));
     }
 
-    /// What the ended used since they were seen last; at most `limit` clock ticks.
+    /// What the ended used since they were seen last; at most `limit` clock ticks, and what is above
+    /// that in the next tick.
     pub(super) fn balance(&mut self, survivors: &Table, limit: u64) -> Cpu {
         for (pid, mut debt) in std::mem::take(&mut self.owed) {
             if let Some(growth) = self.reaped.get_mut(&pid) {
@@ -129,7 +133,11 @@ impl Ended {
             }
         }
         let sum = self.reaped.values().fold(Cpu::default(), |sum, growth| sum.plus(*growth));
-        sum.at_most(limit)
+        let mut rest = sum.plus(std::mem::take(&mut self.over));
+        let counted = rest.at_most(limit);
+        rest.settle(&mut { counted });
+        self.over = rest.at_most(sum.total());
+        counted
     }
 
     /// The nearest ancestor, from `pid` on, that did not vanish.
