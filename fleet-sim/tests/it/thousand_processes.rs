@@ -106,7 +106,7 @@ async fn all_are_discovered_and_their_rows_add_up_to_the_host() -> Result<()> {
     .await?;
     everything.terminate().await?;
 
-    let mut agent = fleet.agent("selecting", Duration::from_millis(250), false).await?;
+    let mut agent = fleet.agent("selecting", Duration::from_secs(1), false).await?;
     let host_id = agent.host_id()?;
     wait_for_deltas(&mut connection, &mut agent).await?;
     let directory = fleet.deployment.directory.path();
