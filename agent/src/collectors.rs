@@ -226,5 +226,9 @@ fn merge_host(host: &mut HostSample, part: &HostSample) {
         processes_total,
         context_switches,
         forks,
+        interface_receive_bytes,
+        interface_transmit_bytes,
+        socket_receive_bytes,
+        socket_transmit_bytes,
     );
 }

@@ -17,12 +17,13 @@ use uuid::Uuid;
 /// Differences shown of each table.
 const MAX_DIFFERENCES: usize = 5;
 /// Tables with one row per sample.
-const SERIES: [&str; 5] = [
+const SERIES: [&str; 6] = [
     "process_samples",
     "host_samples",
     "filesystem_samples",
     "block_device_samples",
     "network_interface_samples",
+    "connection_samples",
 ];
 
 /// What was compared, for a test to see that it was not nothing.
@@ -129,6 +130,7 @@ fn expected_rows(table: &str, report: &Report) -> Result<Vec<String>> {
         "filesystem_samples" => sample_rows(report, &report.filesystems, &json!({}))?,
         "block_device_samples" => sample_rows(report, &report.block_devices, &interval)?,
         "network_interface_samples" => sample_rows(report, &report.network_interfaces, &interval)?,
+        "connection_samples" => sample_rows(report, &report.connections, &interval)?,
         other => bail!("{other} is not a series"),
     })
 }

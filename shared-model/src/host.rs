@@ -102,6 +102,21 @@ pub struct HostSample {
     /// Forks (threads included), delta: `processes` of `/proc/stat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forks: Option<u64>,
+    /// Received by the interfaces that leave the host (those with a device behind them; without any, all
+    /// but `lo`) in the agent's network namespace, delta, bytes on the wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface_receive_bytes: Option<u64>,
+    /// Transmitted by the same interfaces, delta, bytes on the wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface_transmit_bytes: Option<u64>,
+    /// Received from other hosts by sockets, attributed to a process or not, delta, bytes of payload:
+    /// `connections[]` of scope external. What the interfaces counted beyond it is headers,
+    /// repetitions, forwarded traffic, the kernel's own, and what the tier has no counters for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_receive_bytes: Option<u64>,
+    /// Transmitted to other hosts by sockets, the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_transmit_bytes: Option<u64>,
 }
 
 /// One mounted file system with storage of its own: `/proc/self/mountinfo` and statvfs(2).

@@ -32,7 +32,7 @@ pub mod report;
 pub mod validate;
 
 pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, Tier};
-pub use connection::{ConnectionSample, Direction, TransportProtocol};
+pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};
 pub use host::{

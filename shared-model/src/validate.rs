@@ -226,6 +226,10 @@ impl Checker {
             uptime_s,
             context_switches,
             forks,
+            interface_receive_bytes,
+            interface_transmit_bytes,
+            socket_receive_bytes,
+            socket_transmit_bytes,
         );
         counts!(self, at, host, cpu_count, processes_running, processes_total);
         gauges!(self, at, host, load_1m, load_5m, load_15m);
@@ -351,7 +355,10 @@ impl Checker {
         for (index, row) in report.connections.iter().enumerate() {
             let at = At::Row("connections", index);
             self.at_most(at, "connection_count", Some(row.connection_count), MAX_COUNT);
-            counters!(self, at, row, receive_bytes, transmit_bytes);
+            if row.instance_id.is_some_and(|id| id.0 < 0) {
+                self.error(at, "instance_id", "must be 0 or more");
+            }
+            counters!(self, at, row, receive_bytes, transmit_bytes, retransmits);
         }
         self.length("exits", report.exits.len(), MAX_EXITS);
         for (index, row) in report.exits.iter().enumerate() {

@@ -281,9 +281,7 @@ fn count(inserted: &Inserted, requests: usize) {
     for (series, rows) in SERIES.iter().zip(inserted.rows) {
         metrics::counter!(INGEST_ROWS, "table" => series.name).increment(rows);
     }
-    for (part, rows) in ["connections", "exits"].into_iter().zip(inserted.unstored) {
-        metrics::counter!(INGEST_UNSTORED_ROWS, "part" => part).increment(rows);
-    }
+    metrics::counter!(INGEST_UNSTORED_ROWS, "part" => "exits").increment(inserted.unstored);
     let collisions = inserted.collisions;
     for (dictionary, count) in
         [("processes", collisions.processes), ("process_instances", collisions.instances)]

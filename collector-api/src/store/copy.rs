@@ -3,6 +3,8 @@
 //! Rows are encoded where requests are decoded, off the async threads, and only concatenated inside
 //! the transaction. Format: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format".
 
+use std::net::IpAddr;
+
 use shared_model::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -75,6 +77,35 @@ impl Rows {
 
     pub(super) fn text(&mut self, value: &str) -> &mut Self {
         self.value(value.as_bytes())
+    }
+
+    pub(super) fn optional_text(&mut self, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.text(value),
+            None => self.null(),
+        }
+    }
+
+    pub(super) fn boolean(&mut self, value: bool) -> &mut Self {
+        self.value(&[u8::from(value)])
+    }
+
+    /// An address as `inet`: family (2 or 3), prefix length, not a `cidr`, length, bytes
+    /// (`network_send` of PostgreSQL's `network.c`).
+    pub(super) fn inet(&mut self, value: IpAddr) -> &mut Self {
+        match value {
+            IpAddr::V4(address) => {
+                self.length(4 + 4);
+                self.bytes.extend_from_slice(&[2, 32, 0, 4]);
+                self.bytes.extend_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                self.length(4 + 16);
+                self.bytes.extend_from_slice(&[3, 128, 0, 16]);
+                self.bytes.extend_from_slice(&address.octets());
+            }
+        }
+        self
     }
 
     pub(super) fn jsonb(&mut self, value: Option<&[u8]>) -> &mut Self {

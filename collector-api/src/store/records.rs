@@ -81,8 +81,6 @@ pub struct PreparedReport {
     pub instance_definitions: Vec<InstanceDefinition>,
     /// Rows of every series.
     pub rows: ReportRows,
-    /// Rows of `connections[]`, which have no table yet.
-    pub unstored_connections: u32,
     /// Rows of `exits[]`, which have no table yet.
     pub unstored_exits: u32,
 }
@@ -96,7 +94,6 @@ impl PreparedReport {
             interval_ms: report.interval_ms,
             boot_id: report.boot_id,
             rows: series::encode(&report),
-            unstored_connections: count(report.connections.len()),
             unstored_exits: count(report.exits.len()),
             facts: report.facts,
             process_definitions: report.process_definitions,

@@ -74,8 +74,8 @@ pub struct Inserted {
     pub outcomes: Vec<Outcome>,
     /// Rows stored, per [`SERIES`].
     pub rows: [u64; SERIES.len()],
-    /// Rows of `connections[]` and `exits[]` that had no table.
-    pub unstored: [u64; 2],
+    /// Rows of `exits[]`, which have no table yet.
+    pub unstored: u64,
     /// Dictionary entries that collided.
     pub collisions: Collisions,
 }
@@ -338,8 +338,8 @@ async fn save_rejects(
 async fn copy_series(
     connection: &mut PgConnection,
     stored: &[&PreparedRecord],
-) -> Result<([u64; SERIES.len()], [u64; 2]), StoreError> {
-    let (mut counts, mut unstored) = ([0; SERIES.len()], [0, 0]);
+) -> Result<([u64; SERIES.len()], u64), StoreError> {
+    let (mut counts, mut unstored) = ([0; SERIES.len()], 0);
     let reports = || {
         stored.iter().filter_map(|record| match &record.content {
             Content::Report(report) => Some(report),
@@ -347,8 +347,7 @@ async fn copy_series(
         })
     };
     for report in reports() {
-        unstored[0] += u64::from(report.unstored_connections);
-        unstored[1] += u64::from(report.unstored_exits);
+        unstored += u64::from(report.unstored_exits);
     }
     for (index, series) in SERIES.iter().enumerate() {
         let parts = || reports().map(|report| &report.rows[index]).filter(|rows| rows.count > 0);

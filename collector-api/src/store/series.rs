@@ -2,7 +2,7 @@
 //!
 //! A new series is one more entry in [`SERIES`], one encoder, and its line in [`encode`].
 
-use shared_model::{CollectorOutcome, Report};
+use shared_model::{CollectorOutcome, ConnectionScope, Direction, Report};
 use uuid::Uuid;
 
 use super::copy::Rows;
@@ -42,12 +42,13 @@ macro_rules! series {
 }
 
 /// Every series, in the order all transactions write them (a fixed order cannot deadlock).
-pub const SERIES: [Series; 5] = [
+pub const SERIES: [Series; 6] = [
     PROCESS_SAMPLES,
     HOST_SAMPLES,
     FILESYSTEM_SAMPLES,
     BLOCK_DEVICE_SAMPLES,
     NETWORK_INTERFACE_SAMPLES,
+    CONNECTION_SAMPLES,
 ];
 
 /// Rows of one report, one entry per [`SERIES`].
@@ -57,12 +58,13 @@ pub type ReportRows = [Rows; SERIES.len()];
 pub fn encode(report: &Report) -> ReportRows {
     let host = report.host_id;
     let mut rows = ReportRows::default();
-    let [processes, hosts, filesystems, block_devices, network_interfaces] = &mut rows;
+    let [processes, hosts, filesystems, block_devices, network_interfaces, connections] = &mut rows;
     encode_processes(report, host, processes);
     encode_host(report, host, hosts);
     encode_filesystems(report, host, filesystems);
     encode_block_devices(report, host, block_devices);
     encode_network_interfaces(report, host, network_interfaces);
+    encode_connections(report, host, connections);
     rows
 }
 
@@ -113,7 +115,8 @@ const HOST_SAMPLES: Series = series!(
         "memory_used_bytes", "memory_available_bytes", "memory_free_bytes", "swap_total_bytes",
         "swap_used_bytes", "pressure_cpu_some_us", "pressure_memory_some_us",
         "pressure_memory_full_us", "pressure_io_some_us", "pressure_io_full_us", "uptime_s",
-        "context_switches", "forks", "agent_cpu_us", "agent_memory_usage_bytes",
+        "context_switches", "forks", "interface_receive_bytes", "interface_transmit_bytes",
+        "socket_receive_bytes", "socket_transmit_bytes", "agent_cpu_us", "agent_memory_usage_bytes",
         "agent_spool_reports", "agent_spool_bytes", "host_id", "interval_ms", "cpu_count",
         "processes_running", "processes_total", "agent_losses", "agent_collectors",
     ],
@@ -130,7 +133,7 @@ fn encode_host(report: &Report, host_id: Uuid, rows: &mut Rows) {
         .filter(|run| !matches!(run.outcome, CollectorOutcome::Ok | CollectorOutcome::NoData))
         .collect();
     let collectors = (!troubled.is_empty()).then(|| serde_json::to_vec(&troubled).ok()).flatten();
-    rows.row(34)
+    rows.row(38)
         .timestamp(report.sampled_at)
         .counter(host.cpu_user_us)
         .counter(host.cpu_system_us)
@@ -154,6 +157,10 @@ fn encode_host(report: &Report, host_id: Uuid, rows: &mut Rows) {
         .counter(host.uptime_s)
         .counter(host.context_switches)
         .counter(host.forks)
+        .counter(host.interface_receive_bytes)
+        .counter(host.interface_transmit_bytes)
+        .counter(host.socket_receive_bytes)
+        .counter(host.socket_transmit_bytes)
         .counter(agent.cpu_us)
         .counter(agent.memory_usage_bytes)
         .counter(Some(agent.spool_reports))
@@ -243,5 +250,39 @@ fn encode_network_interfaces(report: &Report, host: Uuid, rows: &mut Rows) {
             .uuid(host)
             .count(report.interval_ms)
             .text(&sample.interface);
+    }
+}
+
+const CONNECTION_SAMPLES: Series = series!(
+    "connection_samples",
+    [
+        "sampled_at", "instance_id", "receive_bytes", "transmit_bytes", "retransmits", "host_id",
+        "interval_ms", "connection_count", "local_port", "remote_port", "shared", "protocol",
+        "direction", "scope", "local_address", "remote_address",
+    ],
+    sentinel "interval_ms, connection_count, local_port, remote_port, shared, protocol, local_address, remote_address"
+        = "0, 0, 0, 0, false, '', '0.0.0.0', '0.0.0.0'"
+);
+
+fn encode_connections(report: &Report, host: Uuid, rows: &mut Rows) {
+    rows.bytes.reserve(report.connections.len() * 180);
+    for sample in &report.connections {
+        rows.row(16)
+            .timestamp(report.sampled_at)
+            .bigint(sample.instance_id.map(|id| id.0))
+            .counter(sample.receive_bytes)
+            .counter(sample.transmit_bytes)
+            .counter(sample.retransmits)
+            .uuid(host)
+            .count(report.interval_ms)
+            .count(sample.connection_count)
+            .count(u32::from(sample.local_port))
+            .count(u32::from(sample.remote_port))
+            .boolean(sample.shared)
+            .text(sample.protocol.as_str())
+            .optional_text(sample.direction.map(Direction::as_str))
+            .optional_text(sample.scope.map(ConnectionScope::as_str))
+            .inet(sample.local_address)
+            .inet(sample.remote_address);
     }
 }

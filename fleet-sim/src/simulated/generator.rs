@@ -1,11 +1,13 @@
 //! Plausible reports of known content, from a seed.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use shared_model::{
-    AgentSample, BlockDeviceSample, CollectorOutcome, CollectorRun, FilesystemSample, HostFacts,
-    HostSample, InstanceDefinition, InstanceId, NetworkInterfaceSample, PROTOCOL_VERSION,
-    ProcessDefinition, ProcessId, ProcessSample, Record, Report, Tier, Timestamp,
+    AgentSample, BlockDeviceSample, CollectorOutcome, CollectorRun, ConnectionSample,
+    ConnectionScope, Direction, FilesystemSample, HostFacts, HostSample, InstanceDefinition,
+    InstanceId, NetworkInterfaceSample, PROTOCOL_VERSION, ProcessDefinition, ProcessId,
+    ProcessSample, Record, Report, Tier, Timestamp, TransportProtocol,
 };
 use uuid::Uuid;
 
@@ -65,7 +67,7 @@ impl Generator {
             block_devices: vec![block_device(&mut random)],
             network_interfaces: vec![network_interface(&mut random)],
             processes: vec![residual(&mut random)],
-            connections: Vec::new(),
+            connections: connections(self.boot_id, &mut random),
             exits: Vec::new(),
             process_definitions: Vec::new(),
             instance_definitions: Vec::new(),
@@ -166,6 +168,48 @@ fn network_interface(random: &mut Random) -> NetworkInterfaceSample {
         transmit_bytes: Some(random.below(1 << 30)),
         ..NetworkInterfaceSample::default()
     }
+}
+
+/// One of every shape: a client's, a server's with its clients folded, one that nobody holds.
+fn connections(boot_id: Uuid, random: &mut Random) -> Vec<ConnectionSample> {
+    let owner = InstanceId::of(boot_id, 1000, 100);
+    let outbound = ConnectionSample {
+        protocol: TransportProtocol::Tcp,
+        local_address: Ipv4Addr::new(10, 0, 0, 1).into(),
+        local_port: 40_000,
+        remote_address: Ipv4Addr::new(10, 0, 0, 2).into(),
+        remote_port: 5432,
+        direction: Some(Direction::Outbound),
+        instance_id: Some(owner),
+        scope: Some(ConnectionScope::External),
+        shared: false,
+        connection_count: 1,
+        receive_bytes: Some(random.below(1 << 30)),
+        transmit_bytes: Some(random.below(1 << 30)),
+        retransmits: Some(random.below(10)),
+    };
+    let inbound = ConnectionSample {
+        local_address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(),
+        local_port: 443,
+        remote_address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2).into(),
+        remote_port: 0,
+        direction: Some(Direction::Inbound),
+        shared: true,
+        connection_count: 70,
+        receive_bytes: Some(random.below(1 << 30)),
+        ..outbound.clone()
+    };
+    let unattributed = ConnectionSample {
+        protocol: TransportProtocol::Udp,
+        direction: None,
+        instance_id: None,
+        scope: None,
+        receive_bytes: None,
+        transmit_bytes: None,
+        retransmits: None,
+        ..outbound.clone()
+    };
+    vec![outbound, inbound, unattributed]
 }
 
 fn residual(random: &mut Random) -> ProcessSample {

@@ -5,10 +5,10 @@ use proptest::option;
 use proptest::prelude::*;
 use shared_model::limits::{MAX_COUNT, MAX_COUNTER};
 use shared_model::{
-    AgentSample, BlockDeviceSample, CollectorOutcome, CollectorRun, ConnectionSample, Direction,
-    FilesystemSample, Gap, GapReason, HostFacts, HostSample, InstanceDefinition, InstanceId,
-    NetworkInterfaceSample, ProcessDefinition, ProcessExit, ProcessId, ProcessSample, Record,
-    Report, Tier, TransportProtocol,
+    AgentSample, BlockDeviceSample, CollectorOutcome, CollectorRun, ConnectionSample,
+    ConnectionScope, Direction, FilesystemSample, Gap, GapReason, HostFacts, HostSample,
+    InstanceDefinition, InstanceId, NetworkInterfaceSample, ProcessDefinition, ProcessExit,
+    ProcessId, ProcessSample, Record, Report, Tier, TransportProtocol,
 };
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -86,9 +86,12 @@ pub(crate) fn full_report() -> Report {
             remote_port: 0,
             direction: Some(Direction::Inbound),
             instance_id: Some(instance_id),
+            scope: Some(ConnectionScope::External),
+            shared: true,
             connection_count: 50_000,
             receive_bytes: Some(1),
             transmit_bytes: Some(2),
+            retransmits: Some(3),
         }],
         exits: vec![ProcessExit {
             instance_id,
@@ -160,6 +163,10 @@ fn full_host() -> HostSample {
         processes_total: Some(19),
         context_switches: Some(20),
         forks: Some(21),
+        interface_receive_bytes: Some(22),
+        interface_transmit_bytes: Some(23),
+        socket_receive_bytes: Some(24),
+        socket_transmit_bytes: Some(25),
     }
 }
 
@@ -214,6 +221,45 @@ prop_compose! {
     }
 }
 
+fn one_of<T: Clone + std::fmt::Debug + 'static>(values: &'static [T]) -> impl Strategy<Value = T> {
+    proptest::sample::select(values)
+}
+
+prop_compose! {
+    fn connection()(
+        protocol in one_of(&[TransportProtocol::Tcp, TransportProtocol::Udp]),
+        local_address in any::<std::net::IpAddr>(),
+        remote_address in any::<std::net::IpAddr>(),
+        ports in any::<(u16, u16)>(),
+        direction in option::of(one_of(&[Direction::Inbound, Direction::Outbound])),
+        instance_id in option::of((1..=i64::MAX).prop_map(InstanceId)),
+        scope in option::of(one_of(&[
+            ConnectionScope::Loopback,
+            ConnectionScope::Local,
+            ConnectionScope::External,
+        ])),
+        shared in any::<bool>(),
+        connection_count in 0..=MAX_COUNT,
+        wide in vec(option::of(0..=MAX_COUNTER), 3),
+    ) -> ConnectionSample {
+        ConnectionSample {
+            protocol,
+            local_address,
+            local_port: ports.0,
+            remote_address,
+            remote_port: ports.1,
+            direction,
+            instance_id,
+            scope,
+            shared,
+            connection_count,
+            receive_bytes: wide[0],
+            transmit_bytes: wide[1],
+            retransmits: wide[2],
+        }
+    }
+}
+
 prop_compose! {
     /// To the microsecond, as PostgreSQL keeps it.
     fn timestamp()(micros in 0..4_000_000_000_000_000_i64) -> OffsetDateTime {
@@ -263,6 +309,7 @@ prop_compose! {
         load in option::of(0.0..1e6),
         utilization in option::of(0.0..=1.0),
         processes in vec(process(), 0..8),
+        connections in vec(connection(), 0..8),
     ) -> Report {
         let (process_definitions, instance_definitions) = definition.into_iter().unzip();
         Report {
@@ -279,6 +326,7 @@ prop_compose! {
                 ..BlockDeviceSample::default()
             }],
             processes,
+            connections,
             process_definitions,
             instance_definitions,
             ..full_report_without_dictionary()

@@ -60,6 +60,9 @@ fn each_rule_names_its_field() {
     });
     check("exits[0].process_count", |r| r.exits[0].totals.process_count = 0);
     check("connections[0].receive_bytes", |r| r.connections[0].receive_bytes = Some(u64::MAX));
+    check("connections[0].retransmits", |r| r.connections[0].retransmits = Some(u64::MAX));
+    check("connections[0].instance_id", |r| r.connections[0].instance_id = Some(InstanceId(-1)));
+    check("connections[0].connection_count", |r| r.connections[0].connection_count = u32::MAX);
     check("agent.collectors[0].collector", |r| r.agent.collectors[0].collector = String::new());
     check("agent.spool_full", |r| {
         r.agent.losses.insert("spool_full".into(), u64::MAX);
