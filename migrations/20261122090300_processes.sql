@@ -23,6 +23,8 @@ create table process_instances (
     cgroup          text,
     systemd_unit    text,
     container_id    text,
+    pod_uid         text,
+    service_ports   integer[],                      -- ports it listens on; null: unknown
     primary key (host_id, instance_id)
 );
 create index process_instances_process_id on process_instances (process_id, host_id);

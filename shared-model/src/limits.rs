@@ -19,6 +19,9 @@ pub const MAX_COMMAND_LINE_BYTES: usize = 4096;
 /// Longest of every other text (names, paths, cgroups, mount points), bytes of UTF-8.
 pub const MAX_TEXT_BYTES: usize = 1024;
 
+/// Most ports of one instance.
+pub const MAX_SERVICE_PORTS: usize = 64;
+
 /// Most rows of `processes[]` in one report.
 pub const MAX_PROCESSES: usize = 65_536;
 /// Most rows of `connections[]` in one report.

@@ -96,6 +96,13 @@ pub struct InstanceDefinition {
     /// 64 hex digits found in `cgroup` (docker, containerd, cri-o, podman).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
+    /// Kubernetes pod uid found in `cgroup`, lower-case with dashes (static pods: 32 hex digits).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Ports it listens on (TCP) or is bound to without a peer (UDP), ascending; empty: none, null:
+    /// unknown. The lowest [`crate::limits::MAX_SERVICE_PORTS`] of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_ports: Option<Vec<u16>>,
 }
 
 /// One instance over one interval, or the residual.

@@ -9,7 +9,8 @@ use std::hash::Hash;
 
 use crate::limits::{
     MAX_COLLECTORS, MAX_COMMAND_LINE_BYTES, MAX_CONNECTIONS, MAX_COUNT, MAX_COUNTER, MAX_DEVICES,
-    MAX_DICTIONARY, MAX_EXITS, MAX_INTERVAL_MS, MAX_PROCESSES, MAX_TEXT_BYTES, MIN_INTERVAL_MS,
+    MAX_DICTIONARY, MAX_EXITS, MAX_INTERVAL_MS, MAX_PROCESSES, MAX_SERVICE_PORTS, MAX_TEXT_BYTES,
+    MIN_INTERVAL_MS,
 };
 use crate::{
     AgentSample, FieldError, Gap, HostFacts, HostSample, InstanceId, ProcessId, ProcessSample,
@@ -346,6 +347,10 @@ impl Checker {
             self.optional_text(at, "cgroup", row.cgroup.as_ref());
             self.optional_text(at, "systemd_unit", row.systemd_unit.as_ref());
             self.optional_text(at, "container_id", row.container_id.as_ref());
+            self.optional_text(at, "pod_uid", row.pod_uid.as_ref());
+            if row.service_ports.as_ref().is_some_and(|ports| ports.len() > MAX_SERVICE_PORTS) {
+                self.error(at, "service_ports", format!("the limit is {MAX_SERVICE_PORTS} ports"));
+            }
         }
         self.unique("instance_definitions", "instance_id", instances.iter().map(|i| i.instance_id));
     }

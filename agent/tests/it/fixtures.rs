@@ -99,6 +99,7 @@ fn process(instance: &InstanceDefinition, before: &Batch, now: &Batch) -> Value 
         "cgroup": instance.cgroup,
         "systemd_unit": instance.systemd_unit,
         "container_id": instance.container_id,
+        "pod_uid": instance.pod_uid,
         "threads": sample.thread_count,
         "memory": sample.memory_usage_bytes,
         "swap": sample.memory_swap_bytes,

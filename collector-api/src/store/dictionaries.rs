@@ -140,30 +140,34 @@ impl<'a> Dictionaries<'a> {
         let cgroups: Vec<_> = of().map(|i| i.definition.cgroup.as_deref()).collect();
         let units: Vec<_> = of().map(|i| i.definition.systemd_unit.as_deref()).collect();
         let containers: Vec<_> = of().map(|i| i.definition.container_id.as_deref()).collect();
+        let pods: Vec<_> = of().map(|i| i.definition.pod_uid.as_deref()).collect();
+        let ports: Vec<_> = of().map(|i| array(i.definition.service_ports.as_deref())).collect();
         // A description older than the stored one is skipped too, so what was not written is
         // compared afterwards.
         let written = sqlx::query!(
             "/* store::dictionaries::save_instances */
             insert into process_instances as known (host_id, instance_id, described_at, boot_id,
                 process_id, creation_time, start_ticks, pid, parent_pid, user_id, owner,
-                executable_path, cgroup, systemd_unit, container_id)
-            select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[], $5::uuid[],
+                executable_path, cgroup, systemd_unit, container_id, pod_uid, service_ports)
+            select t.host_id, t.instance_id, a, b, c, d, e, f, g, h, i, j, k, l, m, n, ports::integer[]
+            from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[], $5::uuid[],
                 $6::timestamptz[], $7::bigint[], $8::integer[], $9::integer[], $10::bigint[],
-                $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])
-                as t (host_id, instance_id)
+                $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
+                as t (host_id, instance_id, a, b, c, d, e, f, g, h, i, j, k, l, m, n, ports)
             order by host_id, instance_id
             on conflict (host_id, instance_id) do update set
                 described_at = excluded.described_at, process_id = excluded.process_id,
                 parent_pid = excluded.parent_pid, user_id = excluded.user_id,
                 owner = excluded.owner, executable_path = excluded.executable_path,
                 cgroup = excluded.cgroup, systemd_unit = excluded.systemd_unit,
-                container_id = excluded.container_id
+                container_id = excluded.container_id, pod_uid = excluded.pod_uid,
+                service_ports = excluded.service_ports
             where known.described_at <= excluded.described_at
                 and (known.boot_id, known.pid, known.start_ticks)
                     = (excluded.boot_id, excluded.pid, excluded.start_ticks)",
             &hosts, &ids, &described_at, &boots, &processes, &created, &ticks, &pids,
             &parents as _, &users as _, &owners as _, &paths as _, &cgroups as _, &units as _,
-            &containers as _
+            &containers as _, &pods as _, &ports as _
         )
         .execute(&mut *connection)
         .await
@@ -271,6 +275,12 @@ impl<'a> Dictionaries<'a> {
         .map_err(StoreError::of("insert_reports.save_facts"))?;
         Ok(())
     }
+}
+
+/// Ports as the text of an array: arrays of arrays must not be ragged.
+fn array(ports: Option<&[u16]>) -> Option<String> {
+    let ports: Vec<_> = ports?.iter().map(u16::to_string).collect();
+    Some(format!("{{{}}}", ports.join(",")))
 }
 
 /// Entries whose key another entry already had, with other content.

@@ -132,6 +132,10 @@ pub struct Instance {
     pub systemd_unit: Option<String>,
     /// Container id.
     pub container_id: Option<String>,
+    /// Kubernetes pod uid.
+    pub pod_uid: Option<String>,
+    /// Ports it listens on; null: unknown.
+    pub service_ports: Option<Vec<i32>>,
     /// Path of its cgroup.
     pub cgroup: Option<String>,
     /// When it was started.
@@ -234,7 +238,7 @@ impl Store {
             Instance,
             r#"/* find_instances */
             select instance_id as "instance_id: InstanceKey", pid, parent_pid, user_id, owner,
-                   executable_path, systemd_unit, container_id, cgroup, creation_time
+                   executable_path, systemd_unit, container_id, pod_uid, service_ports, cgroup, creation_time
             from process_instances where host_id = $1 and instance_id = any($2)
             order by creation_time desc, instance_id"#,
             host_id,

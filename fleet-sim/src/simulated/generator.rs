@@ -116,6 +116,8 @@ impl Generator {
                 cgroup: Some("/system.slice/worker.service".into()),
                 systemd_unit: Some("worker.service".into()),
                 container_id: None,
+                pod_uid: None,
+                service_ports: (slot == 0).then(|| vec![3306, 33_060]),
             });
             let definition =
                 ProcessDefinition { process_id, command_line, executable_name: "worker".into() };

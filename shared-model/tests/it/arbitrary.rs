@@ -118,6 +118,8 @@ pub(crate) fn full_report() -> Report {
             cgroup: Some("/system.slice/mysqld@3306.service".into()),
             systemd_unit: Some("mysqld@3306.service".into()),
             container_id: Some("f0".repeat(32)),
+            pod_uid: Some("2c48913c-b29f-11e7-9350-020968147796".into()),
+            service_ports: Some(vec![3306, 33_060]),
         }],
         agent: AgentSample {
             cpu_us: Some(12_000),
@@ -275,6 +277,7 @@ prop_compose! {
         parent_pid in option::of(0..=MAX_COUNT),
         owner in option::of("[^\0]{0,20}"),
         creation_time in timestamp(),
+        ports in option::of(vec(any::<u16>(), 0..3)),
     ) -> (ProcessDefinition, InstanceDefinition) {
         let process_id = ProcessId::of(&command_line);
         (
@@ -292,6 +295,8 @@ prop_compose! {
                 cgroup: None,
                 systemd_unit: None,
                 container_id: None,
+                pod_uid: None,
+                service_ports: ports,
             },
         )
     }

@@ -58,6 +58,7 @@ pub(super) struct Details {
     pub(super) executable_path: Option<String>,
     pub(super) cgroup: Option<String>,
     pub(super) container_id: Option<String>,
+    pub(super) pod_uid: Option<String>,
     pub(super) user_id: Option<u32>,
 }
 
@@ -240,6 +241,7 @@ fn read_details(proc: &Path, question: &Question, reader: &mut Reader) -> Option
     if let Some(cgroup) = reader.read_record_at(&directory, c"cgroup").ok().and_then(parse_cgroup) {
         details.cgroup = Some(text(cgroup.path));
         details.container_id = cgroup.container_id.map(str::to_owned);
+        details.pod_uid = cgroup.pod_uid;
     }
     if !is_kernel_thread {
         details.command_line = read_command_line(&directory);

@@ -226,6 +226,8 @@ impl Dictionary {
                 cgroup: details.cgroup.clone(),
                 systemd_unit: details.cgroup.as_deref().and_then(systemd_unit).map(str::to_owned),
                 container_id: details.container_id.clone(),
+                pod_uid: details.pod_uid.clone(),
+                service_ports: None,
             });
             live.entry.described_at = Some(now);
         }
