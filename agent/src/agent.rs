@@ -19,8 +19,9 @@ use shared_model::{AgentSample, HostFacts, PROTOCOL_VERSION, Report, Timestamp};
 use uuid::Uuid;
 
 use self::runner::Runner;
+use crate::bpf::{Bpf, OBJECTS};
 use crate::collectors::{REGISTRY, Setup, Tick};
-use crate::config::Config;
+use crate::config::{CollectTier, Config};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root, fields, parse_u64};
 use crate::profile::Profile;
 use crate::spool::SpoolStats;
@@ -74,6 +75,7 @@ impl Agent {
         let setup = Setup {
             root: root.clone(),
             boot_id,
+            bpf: Arc::new(load_bpf(config.collect.tier)),
             redaction_patterns: config.redaction.patterns.clone(),
             filesystem: config.filesystem.clone(),
             block_device: config.block_device.clone(),
@@ -103,6 +105,7 @@ impl Agent {
             spool_bytes: spool.bytes,
             losses: losses(spool),
             collectors,
+            sources: batch.sources,
         };
         self.before = Some(Baseline { monotonic: moment.monotonic, cpu });
         Some(Report {
@@ -121,6 +124,7 @@ impl Agent {
             processes: batch.processes,
             connections: batch.connections,
             exits: batch.exits,
+            exit_folds: batch.exit_folds,
             process_definitions: batch.process_definitions,
             instance_definitions: batch.instance_definitions,
             agent,
@@ -148,6 +152,13 @@ impl Agent {
         let send = describe_all || self.facts.as_ref() != Some(&now);
         self.facts = Some(now);
         if send { self.facts.clone() } else { None }
+    }
+}
+
+fn load_bpf(tier: CollectTier) -> Bpf {
+    match tier {
+        CollectTier::Auto => Bpf::load(OBJECTS),
+        CollectTier::Proc => Bpf::none(OBJECTS, "collect.tier is proc"),
     }
 }
 

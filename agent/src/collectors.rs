@@ -29,11 +29,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use shared_model::{
-    BlockDeviceSample, ConnectionSample, FilesystemSample, HostSample, InstanceDefinition,
-    NetworkInterfaceSample, ProcessDefinition, ProcessExit, ProcessSample, Tier, Timestamp,
+    BlockDeviceSample, ConnectionSample, ExitFold, FieldSource, FilesystemSample, HostSample,
+    InstanceDefinition, NetworkInterfaceSample, ProcessDefinition, ProcessExit, ProcessSample,
+    Tier, Timestamp,
 };
 use uuid::Uuid;
 
+use crate::bpf::Bpf;
 use crate::procfs::{ParseError, ProcfsError, Reader, Root};
 use crate::profile::{Pattern, Profile};
 
@@ -62,6 +64,8 @@ pub struct Tick {
 pub struct Batch {
     /// Where the data came from, where it is not what the registry says (no privileges: [`Tier::C`]).
     pub tier: Option<Tier>,
+    /// See [`shared_model::AgentSample::sources`].
+    pub sources: Vec<FieldSource>,
     /// See [`shared_model::Report::host`].
     pub host: HostSample,
     /// See [`shared_model::Report::filesystems`].
@@ -76,6 +80,8 @@ pub struct Batch {
     pub connections: Vec<ConnectionSample>,
     /// See [`shared_model::Report::exits`].
     pub exits: Vec<ProcessExit>,
+    /// See [`shared_model::Report::exit_folds`].
+    pub exit_folds: Vec<ExitFold>,
     /// See [`shared_model::Report::process_definitions`].
     pub process_definitions: Vec<ProcessDefinition>,
     /// See [`shared_model::Report::instance_definitions`].
@@ -109,6 +115,8 @@ pub struct Setup {
     pub root: Root,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Uuid,
+    /// The BPF programs that run.
+    pub bpf: Arc<Bpf>,
     /// `[redaction] patterns`: what else to hide in command lines.
     pub redaction_patterns: Vec<Pattern>,
     /// `[filesystem]`.
@@ -180,12 +188,14 @@ impl Batch {
     /// Adds the part that another collector delivered. Each field of the host belongs to one collector.
     pub fn merge(&mut self, part: Self) {
         merge_host(&mut self.host, &part.host);
+        self.sources.extend(part.sources);
         self.filesystems.extend(part.filesystems);
         self.block_devices.extend(part.block_devices);
         self.network_interfaces.extend(part.network_interfaces);
         self.processes.extend(part.processes);
         self.connections.extend(part.connections);
         self.exits.extend(part.exits);
+        self.exit_folds.extend(part.exit_folds);
         self.process_definitions.extend(part.process_definitions);
         self.instance_definitions.extend(part.instance_definitions);
     }

@@ -28,6 +28,8 @@ pub struct Config {
     pub interval_ms: u32,
     /// Agent-door endpoints in order of preference; empty: those of the identity.
     pub endpoints: Vec<String>,
+    /// How data is collected.
+    pub collect: CollectConfig,
     /// What is recorded.
     pub profile: Profile,
     /// The queue on disk.
@@ -50,6 +52,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/procfleet-agent"),
             interval_ms: 30_000,
             endpoints: Vec::new(),
+            collect: CollectConfig::default(),
             profile: Profile::default(),
             spool: SpoolConfig::default(),
             redaction: RedactionConfig::default(),
@@ -59,6 +62,25 @@ impl Default for Config {
             budget: BudgetConfig::default(),
         }
     }
+}
+
+/// `[collect]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CollectConfig {
+    /// The best source that may be used.
+    pub tier: CollectTier,
+}
+
+/// What collectors may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectTier {
+    /// BPF where the kernel has it, for each group of fields; procfs and netlink for the rest.
+    #[default]
+    Auto,
+    /// Never BPF.
+    Proc,
 }
 
 /// `[spool]`.

@@ -4,6 +4,7 @@
 //! import each other; only `uplink` knows TLS and HTTP.
 
 pub mod agent;
+pub mod bpf;
 pub mod cli;
 pub mod collectors;
 pub mod config;

@@ -39,6 +39,10 @@ pub static PROCESS_ANOMALIES: Counter = Counter::new("process_anomalies");
 pub static PROCESS_DETAILS_LATE: Counter = Counter::new("process_details_late");
 /// Rows of processes beyond what one report carries (in the residual instead).
 pub static PROCESS_ROWS_SHED: Counter = Counter::new("process_rows_shed");
+/// Attempts to read a BPF iterator that the kernel asked to repeat.
+pub static BPF_ITERATOR_RETRIES: Counter = Counter::new("bpf_iterator_retries");
+/// Records of BPF programs that do not have their layout.
+pub static BPF_RECORDS_MALFORMED: Counter = Counter::new("bpf_records_malformed");
 /// Ticks that a collector missed because an earlier run of it still hung.
 pub static COLLECTOR_SKIPPED: Counter = Counter::new("collector_skipped");
 /// Results that came after their deadline and were thrown away.
@@ -64,6 +68,8 @@ pub static ALL: &[&Counter] = &[
     &PROCESS_ANOMALIES,
     &PROCESS_DETAILS_LATE,
     &PROCESS_ROWS_SHED,
+    &BPF_ITERATOR_RETRIES,
+    &BPF_RECORDS_MALFORMED,
     &COLLECTOR_SKIPPED,
     &COLLECTOR_LATE_RESULTS,
     &COLLECTOR_PANICS,

@@ -46,6 +46,19 @@ pub struct CollectorRun {
     pub error: Option<String>,
 }
 
+/// Where one group of fields came from in this report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldSource {
+    /// The group: `processes`, `exits`, `connections`, ...
+    pub fields: String,
+    /// From where; null: nowhere, its fields are null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// What keeps it from a better tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// The agent's own numbers over one interval.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentSample {
@@ -64,4 +77,7 @@ pub struct AgentSample {
     pub losses: BTreeMap<String, u64>,
     /// How each collector fared in this tick.
     pub collectors: Vec<CollectorRun>,
+    /// Where the fields came from whose source is not the same on every host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<FieldSource>,
 }

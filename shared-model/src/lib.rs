@@ -31,7 +31,7 @@ pub mod process;
 pub mod report;
 pub mod validate;
 
-pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, Tier};
+pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, FieldSource, Tier};
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};
@@ -40,7 +40,8 @@ pub use host::{
 };
 pub use problem::{FieldError, Problem, ProblemCode};
 pub use process::{
-    InstanceDefinition, InstanceId, ProcessDefinition, ProcessExit, ProcessId, ProcessSample,
+    ExitFold, InstanceDefinition, InstanceId, ProcessDefinition, ProcessExit, ProcessId,
+    ProcessSample,
 };
 pub use report::{DecodeError, Gap, GapReason, Record, RecordHead, Report};
 pub use validate::Invalid;

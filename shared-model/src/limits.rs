@@ -26,7 +26,7 @@ pub const MAX_SERVICE_PORTS: usize = 64;
 pub const MAX_PROCESSES: usize = 65_536;
 /// Most rows of `connections[]` in one report.
 pub const MAX_CONNECTIONS: usize = 65_536;
-/// Most rows of `exits[]` in one report.
+/// Most rows of `exits[]`, and of `exit_folds[]`, in one report.
 pub const MAX_EXITS: usize = 65_536;
 /// Most entries of each dictionary in one report.
 pub const MAX_DICTIONARY: usize = 65_536;

@@ -167,9 +167,14 @@ pub struct ProcessSample {
 pub struct ProcessExit {
     /// Who ended; described in the same or an earlier report.
     pub instance_id: InstanceId,
+    /// What it ran last; described in the same or an earlier report.
+    pub process_id: ProcessId,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub exit_time: Timestamp,
+    /// From its start to its end, time suspended included, µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_us: Option<u64>,
     /// Status of exit(2), null when a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u32>,
@@ -177,5 +182,33 @@ pub struct ProcessExit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<u32>,
     /// Lifetime totals, in the units of [`ProcessSample`]; memory is the peak.
+    pub totals: ProcessSample,
+}
+
+/// Instances that began and ended in the interval, too many of one kind to be reported one by one. No
+/// instance is both here and in `exits[]`: the counts of both together are those of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitFold {
+    /// What they all ran last; described in the same or an earlier report. Null: kinds beyond the
+    /// agent's limit, all in one fold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_id: Option<ProcessId>,
+    /// The parent of them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_pid: Option<u32>,
+    /// Effective user id of the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<u32>,
+    /// The cgroup of them all, as in [`InstanceDefinition::cgroup`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// How many of them ended by a signal or with a status other than 0; null: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_count: Option<u32>,
+    /// Sum of their lifetimes, µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_us: Option<u64>,
+    /// Sums of their lifetime totals; memory is the highest peak of any. `process_count` says how many they
+    /// are, `instance_id` is [`InstanceId::RESIDUAL`].
     pub totals: ProcessSample,
 }

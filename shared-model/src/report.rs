@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    AgentSample, BlockDeviceSample, ConnectionSample, FilesystemSample, HostFacts, HostSample,
-    InstanceDefinition, NetworkInterfaceSample, ProcessDefinition, ProcessExit, ProcessSample,
-    Timestamp,
+    AgentSample, BlockDeviceSample, ConnectionSample, ExitFold, FilesystemSample, HostFacts,
+    HostSample, InstanceDefinition, NetworkInterfaceSample, ProcessDefinition, ProcessExit,
+    ProcessSample, Timestamp,
 };
 
 /// What one tick of one agent saw. All deltas are over `interval_ms`, which ended at `sampled_at`.
@@ -50,6 +50,9 @@ pub struct Report {
     /// Instances that ended in the interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exits: Vec<ProcessExit>,
+    /// Instances that began and ended in the interval beside those in `exits`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exit_folds: Vec<ExitFold>,
     /// Processes the server may not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub process_definitions: Vec<ProcessDefinition>,

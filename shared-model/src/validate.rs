@@ -369,6 +369,18 @@ impl Checker {
         for (index, row) in report.exits.iter().enumerate() {
             let at = At::Row("exits", index);
             counts!(self, at, row, exit_code, exit_signal);
+            counters!(self, at, row, lifetime_us);
+            self.process_sample(at, &row.totals);
+        }
+        self.length("exit_folds", report.exit_folds.len(), MAX_EXITS);
+        for (index, row) in report.exit_folds.iter().enumerate() {
+            let at = At::Row("exit_folds", index);
+            counts!(self, at, row, parent_pid, user_id, failed_count);
+            counters!(self, at, row, lifetime_us);
+            self.optional_text(at, "cgroup", row.cgroup.as_ref());
+            if row.totals.instance_id != InstanceId::RESIDUAL {
+                self.error(at, "instance_id", "must be 0");
+            }
             self.process_sample(at, &row.totals);
         }
     }
@@ -389,6 +401,12 @@ impl Checker {
             self.name(at, "collector", &row.collector);
             self.optional_text(at, "error", row.error.as_ref());
             self.at_most(at, "duration_us", Some(row.duration_us), MAX_COUNTER);
+        }
+        self.length("agent.sources", agent.sources.len(), MAX_COLLECTORS);
+        for (index, row) in agent.sources.iter().enumerate() {
+            let at = At::Row("agent.sources", index);
+            self.name(at, "fields", &row.fields);
+            self.optional_text(at, "reason", row.reason.as_ref());
         }
     }
 }

@@ -33,6 +33,14 @@ pub(crate) fn ensure(programs: &[(&str, &str)], why: &str) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { install(&missing, why) }
 }
 
+/// Installs clang, unless another one is named, where there is none.
+pub(crate) fn ensure_clang() -> Result<()> {
+    if std::env::var_os("PROCFLEET_CLANG").is_some() {
+        return Ok(());
+    }
+    ensure(&[("clang", "clang")], "it compiles the agent's BPF programs")
+}
+
 /// Installs packages; the lists are refreshed only when the first try does not find them.
 pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
     require(packages, why)?;

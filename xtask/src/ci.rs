@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::project::Project;
 use crate::run::{cargo, shown};
-use crate::{test, tidy};
+use crate::{apt, test, tidy};
 
 /// A check of ours; it prints what it finds.
 type Check = fn(&Project) -> Result<()>;
@@ -45,6 +45,7 @@ fn fmt(project: &Project) -> Result<()> {
 }
 
 fn clippy(project: &Project) -> Result<()> {
+    apt::ensure_clang()?;
     demand(project, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     require_nextest(project)?;
     apt::ensure(&PROGRAMS, "tests start it")?;
+    apt::ensure_clang()?;
     build(project)?;
     with_databases(project, |variables| {
         let mut command = cargo(project);

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt;
 use crate::postgres;
 use crate::process;
 use crate::progress::Step;
@@ -115,6 +116,7 @@ fn build(project: &Project) -> Result<()> {
     if !project.target().join("release").exists() {
         require_space(&project.target(), 4, "The release build")?;
     }
+    apt::ensure_clang()?;
     let step = Step::start("build procfleet-server and procfleet-agent (release)");
     let mut command = cargo(project);
     command.args(["build", "--release", "--locked", "--package=collector-api", "--package=agent"]);
@@ -209,6 +211,7 @@ pub(crate) fn this_host(project: &Project, state: &State) -> Option<serde_json::
 
 /// For callers that want cargo's own output: `bench`.
 pub(crate) fn build_shown(project: &Project, arguments: &[&str]) -> Result<()> {
+    apt::ensure_clang()?;
     let status = shown(cargo(project).args(["build", "--release", "--locked"]).args(arguments))?;
     if !status.success() {
         bail!("the release build failed");

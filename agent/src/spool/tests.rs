@@ -67,6 +67,7 @@ fn report(position: Position, id: u64, size: usize) -> Record {
         processes: Vec::new(),
         connections: Vec::new(),
         exits: Vec::new(),
+        exit_folds: Vec::new(),
         process_definitions: Vec::new(),
         instance_definitions: Vec::new(),
         agent: AgentSample::default(),

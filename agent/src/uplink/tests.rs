@@ -151,6 +151,7 @@ fn report(position: crate::spool::Position) -> Record {
         processes: Vec::new(),
         connections: Vec::new(),
         exits: Vec::new(),
+        exit_folds: Vec::new(),
         process_definitions: Vec::new(),
         instance_definitions: Vec::new(),
         agent: AgentSample::default(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::bpf::{Bpf, OBJECTS};
 use agent::collectors::{
     Batch, CollectError, REGISTRY, Setup, Tick, block_device, filesystem, network_interface,
 };
@@ -180,6 +181,7 @@ fn setup(directory: &Path) -> Setup {
     Setup {
         root: Root::at(directory),
         boot_id: uuid::Uuid::nil(),
+        bpf: std::sync::Arc::new(Bpf::none(OBJECTS, "a fixture")),
         redaction_patterns: Vec::new(),
         filesystem: filesystem::Options::default(),
         block_device: block_device::Options::default(),

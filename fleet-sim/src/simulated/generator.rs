@@ -69,6 +69,7 @@ impl Generator {
             processes: vec![residual(&mut random)],
             connections: connections(self.boot_id, &mut random),
             exits: Vec::new(),
+            exit_folds: Vec::new(),
             process_definitions: Vec::new(),
             instance_definitions: Vec::new(),
             agent: agent(&mut random),

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use shared_model::limits::{MAX_COUNT, MAX_COUNTER};
 use shared_model::{
     AgentSample, BlockDeviceSample, CollectorOutcome, CollectorRun, ConnectionSample,
-    ConnectionScope, Direction, FilesystemSample, Gap, GapReason, HostFacts, HostSample,
-    InstanceDefinition, InstanceId, NetworkInterfaceSample, ProcessDefinition, ProcessExit,
-    ProcessId, ProcessSample, Record, Report, Tier, TransportProtocol,
+    ConnectionScope, Direction, ExitFold, FieldSource, FilesystemSample, Gap, GapReason, HostFacts,
+    HostSample, InstanceDefinition, InstanceId, NetworkInterfaceSample, ProcessDefinition,
+    ProcessExit, ProcessId, ProcessSample, Record, Report, Tier, TransportProtocol,
 };
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -95,10 +95,21 @@ pub(crate) fn full_report() -> Report {
         }],
         exits: vec![ProcessExit {
             instance_id,
+            process_id,
+            lifetime_us: Some(1_000_000),
             exit_time: datetime!(2026-11-22 03:11:59 UTC),
             exit_code: None,
             exit_signal: Some(9),
             totals: full_process(instance_id),
+        }],
+        exit_folds: vec![ExitFold {
+            process_id: Some(process_id),
+            parent_pid: Some(1),
+            user_id: Some(999),
+            cgroup: Some("/system.slice/mysqld@3306.service".into()),
+            failed_count: Some(2),
+            lifetime_us: Some(5_000_000),
+            totals: ProcessSample { process_count: 9000, ..full_process(InstanceId::RESIDUAL) },
         }],
         process_definitions: vec![ProcessDefinition {
             process_id,
@@ -133,6 +144,11 @@ pub(crate) fn full_report() -> Report {
                 tier: Tier::B,
                 duration_us: 2_000_000,
                 error: Some("statvfs /mnt/nfs: no answer within 2 s".into()),
+            }],
+            sources: vec![FieldSource {
+                fields: "exits".into(),
+                tier: None,
+                reason: Some("taskstats: operation not permitted".into()),
             }],
         },
     }
@@ -340,7 +356,7 @@ prop_compose! {
 }
 
 fn full_report_without_dictionary() -> Report {
-    Report { connections: Vec::new(), exits: Vec::new(), ..full_report() }
+    Report { connections: Vec::new(), exits: Vec::new(), exit_folds: Vec::new(), ..full_report() }
 }
 
 /// Any record an agent may send.

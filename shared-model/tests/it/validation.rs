@@ -58,6 +58,9 @@ fn each_rule_names_its_field() {
     check("instance_definitions[0].owner", |r| {
         r.instance_definitions[0].owner = Some("\0".into());
     });
+    check("exit_folds[0].instance_id", |r| r.exit_folds[0].totals.instance_id = InstanceId(7));
+    check("exit_folds[0].cgroup", |r| r.exit_folds[0].cgroup = Some("\0".into()));
+    check("agent.sources[0].fields", |r| r.agent.sources[0].fields = String::new());
     check("exits[0].process_count", |r| r.exits[0].totals.process_count = 0);
     check("connections[0].receive_bytes", |r| r.connections[0].receive_bytes = Some(u64::MAX));
     check("connections[0].retransmits", |r| r.connections[0].retransmits = Some(u64::MAX));

@@ -17,6 +17,7 @@ const AGENT: Layers = &[
     (
         "agent",
         &[
+            "bpf",
             "collectors",
             "config",
             "durable",
@@ -30,7 +31,8 @@ const AGENT: Layers = &[
         ],
     ),
     ("config", &["collectors", "profile"]),
-    ("collectors", &["metrics", "procfs", "profile"]),
+    ("collectors", &["bpf", "metrics", "procfs", "profile"]),
+    ("bpf", &["metrics"]),
     ("spool", &["durable", "metrics"]),
     ("uplink", &["durable", "identity", "metrics", "spool", "tls"]),
     ("enroll", &["durable", "identity", "tls"]),

@@ -14,6 +14,7 @@ fn setup() -> Setup {
     Setup {
         root: Root::system(),
         boot_id: uuid::Uuid::nil(),
+        bpf: Arc::new(crate::bpf::Bpf::none(crate::bpf::OBJECTS, "a test")),
         redaction_patterns: Vec::new(),
         filesystem: crate::collectors::filesystem::Options::default(),
         block_device: crate::collectors::block_device::Options::default(),

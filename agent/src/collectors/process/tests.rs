@@ -69,6 +69,7 @@ fn setup(root: &Path) -> Setup {
     Setup {
         root: Root::at(root),
         boot_id: Uuid::from_u128(7),
+        bpf: Arc::new(crate::bpf::Bpf::none(crate::bpf::OBJECTS, "a test")),
         redaction_patterns: Vec::new(),
         filesystem: filesystem::Options::default(),
         block_device: block_device::Options::default(),

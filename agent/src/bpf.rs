@@ -1,0 +1,361 @@
+//! Loads the BPF programs of `src/bpf/*.bpf.c` and reads what they write.
+//!
+//! `build.rs` compiles them once against declarations of our own; the loader relocates every field
+//! access to the running kernel by its BTF (CO-RE), so one binary serves every kernel from 5.8 on. **Each
+//! program is optional by itself**: one that the kernel refuses, or that there is no hook for, leaves
+//! the others alone, is logged once, and is named by [`Bpf::refusal`], which reports pass on.
+//!
+//! A new program file costs itself and a line in [`OBJECTS`]. Records of iterators and rings begin with
+//! their own length, a native `u32`; [`Bpf::read_iterator`] and [`Ring::drain`] cut by it.
+//!
+//! Nothing here is `unsafe`: the loader keeps that to itself, and records are read as bytes.
+
+pub mod records;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::{BtfTracePoint, Iter};
+use aya::{Btf, Ebpf, EbpfLoader};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::metrics::{BPF_ITERATOR_RETRIES, BPF_RECORDS_MALFORMED};
+
+/// A compiled file and its programs.
+#[derive(Debug)]
+pub struct Object {
+    /// Its name, `src/bpf/<name>.bpf.c`.
+    pub name: &'static str,
+    image: &'static [u8],
+    /// By the names of their functions.
+    programs: &'static [(&'static str, Hook)],
+}
+
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug)]
+pub enum Hook {
+    /// `bpf_iter_<name>`: runs when it is read.
+    Iterator(&'static str),
+    /// The tracepoint of this name, with the kernel's types.
+    Tracepoint(&'static str),
+}
+
+/// The object that `build.rs` made of `src/bpf/<name>.bpf.c`, aligned as its parser wants it.
+macro_rules! object {
+    ($name:literal, [$($program:expr),+ $(,)?]) => {
+        Object {
+            name: $name,
+            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o")),
+            programs: &[$($program),+],
+        }
+    };
+}
+
+/// Every object.
+pub static OBJECTS: &[Object] = &[object!(
+    "processes",
+    [
+        ("tasks", Hook::Iterator("task")),
+        ("executed", Hook::Tracepoint("sched_process_exec")),
+        ("exited", Hook::Tracepoint("sched_process_exit")),
+        ("freed", Hook::Tracepoint("sched_process_free")),
+    ]
+)];
+
+/// Attempts at an iterator that has nothing to say for a million objects and wants to be asked again.
+const MAX_RETRIES: u32 = 1000;
+/// Holds what one read of an iterator returns at most (the kernel's buffer is eight pages).
+const READ_BYTES: usize = 256 << 10;
+/// Longest reason kept.
+const MAX_REASON_BYTES: usize = 300;
+/// `PROC_PID_INIT_INO`: the initial pid namespace's inode, the same in every kernel.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// A read of an iterator that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// There is no such program in the kernel.
+    #[error("the BPF program {0} is not loaded")]
+    NotLoaded(&'static str),
+    /// The kernel refused an iterator.
+    #[error("cannot start the BPF iterator {program}")]
+    Start {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Reading failed.
+    #[error("cannot read the BPF iterator {program}")]
+    Read {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The programs that run. Dropped, they are gone from the kernel.
+#[derive(Debug, Default)]
+pub struct Bpf {
+    objects: Vec<(&'static str, Mutex<Ebpf>)>,
+    /// (program, why not).
+    refused: Vec<(&'static str, String)>,
+}
+
+impl Bpf {
+    /// No programs at all, for a reason.
+    pub fn none(objects: &[Object], reason: &str) -> Self {
+        let refused = objects
+            .iter()
+            .flat_map(|object| object.programs)
+            .map(|(program, _)| (*program, cut(reason)))
+            .collect();
+        Self { objects: Vec::new(), refused }
+    }
+
+    /// Loads what the kernel takes of `objects`, and logs what it does not.
+    pub fn load(objects: &'static [Object]) -> Self {
+        let bpf = match usable() {
+            Ok(btf) => {
+                let mut bpf = Self::default();
+                for object in objects {
+                    bpf.add(object, &btf);
+                }
+                bpf
+            }
+            Err(reason) => Self::none(objects, &reason),
+        };
+        if bpf.objects.is_empty() {
+            let reason = bpf.refused.first().map_or("", |(_, reason)| reason.as_str());
+            tracing::info!(reason, "no BPF here: everything is read from /proc and netlink");
+        } else {
+            for (program, reason) in &bpf.refused {
+                tracing::warn!(
+                    program,
+                    reason,
+                    "BPF program refused: its fields come from elsewhere or are unknown"
+                );
+            }
+        }
+        bpf
+    }
+
+    /// Why `program` does not run; `None`: it does.
+    pub fn refusal(&self, program: &str) -> Option<&str> {
+        self.refused.iter().find(|(name, _)| *name == program).map(|(_, reason)| reason.as_str())
+    }
+
+    /// Runs an iterator once and hands over its records.
+    pub fn read_iterator(
+        &self,
+        object: &str,
+        program: &'static str,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), BpfError> {
+        let mut file = self.start_iterator(object, program)?;
+        let failed = |source| BpfError::Read { program, source };
+        let (mut buffer, mut filled, mut retries) = (vec![0; READ_BYTES], 0, 0);
+        loop {
+            match file.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(read) => {
+                    filled += read;
+                    let used = split(&buffer[..filled], &mut take).map_err(failed)?;
+                    buffer.copy_within(used..filled, 0);
+                    filled -= used;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && retries < MAX_RETRIES =>
+                {
+                    retries += 1;
+                    BPF_ITERATOR_RETRIES.add(1);
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The ring `name` of `object`, once.
+    pub fn take_ring(&self, object: &str, name: &str) -> Option<Ring> {
+        let map = self.locked(object)?.take_map(name)?;
+        Some(Ring { ring: RingBuf::try_from(map).ok()? })
+    }
+
+    /// The array of counters `name` of `object`, once.
+    pub fn take_array<const N: usize>(&self, object: &str, name: &str) -> Option<Counters<N>> {
+        let map = self.locked(object)?.take_map(name)?;
+        Some(Counters { array: Array::try_from(map).ok()? })
+    }
+
+    fn start_iterator(&self, object: &str, program: &'static str) -> Result<File, BpfError> {
+        let start =
+            |source: Box<dyn std::error::Error + Send + Sync>| BpfError::Start { program, source };
+        if self.refusal(program).is_some() {
+            return Err(BpfError::NotLoaded(program));
+        }
+        let mut ebpf = self.locked(object).ok_or(BpfError::NotLoaded(program))?;
+        let iterator = ebpf.program_mut(program).ok_or(BpfError::NotLoaded(program))?;
+        let iterator: &mut Iter = iterator.try_into().map_err(|error| start(Box::new(error)))?;
+        let link = iterator.attach().map_err(|error| start(error.into()))?;
+        let link = iterator.take_link(link).map_err(|error| start(error.into()))?;
+        link.into_file().map_err(|error| start(error.into()))
+    }
+
+    fn locked(&self, object: &str) -> Option<MutexGuard<'_, Ebpf>> {
+        let (_, ebpf) = self.objects.iter().find(|(name, _)| *name == object)?;
+        Some(ebpf.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&mut self, object: &'static Object, btf: &Btf) {
+        let cpus = possible_cpus();
+        let loaded = EbpfLoader::new()
+            .btf(Some(btf))
+            .override_global("cpu_count", &cpus, false)
+            .load(object.image);
+        let mut ebpf = match loaded {
+            Ok(ebpf) => ebpf,
+            Err(error) => {
+                let reason = chain(&error);
+                self.refused
+                    .extend(object.programs.iter().map(|(name, _)| (*name, reason.clone())));
+                return;
+            }
+        };
+        for (name, hook) in object.programs {
+            if let Err(reason) = start(&mut ebpf, name, *hook, btf) {
+                self.refused.push((name, reason));
+            }
+        }
+        self.objects.push((object.name, Mutex::new(ebpf)));
+    }
+}
+
+/// A ring buffer. Not behind the lock of its object, so that a reader may wait for it.
+pub struct Ring {
+    ring: RingBuf<MapData>,
+}
+
+impl Ring {
+    /// Hands over every record in it.
+    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) {
+        while let Some(record) = self.ring.next() {
+            if split(&record, &mut take).is_err() {
+                BPF_RECORDS_MALFORMED.add(1);
+            }
+        }
+    }
+
+    /// A descriptor to [`wait`] for.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+/// Counters that a program keeps in an array of one element.
+pub struct Counters<const N: usize> {
+    array: Array<MapData, [u64; N]>,
+}
+
+impl<const N: usize> Counters<N> {
+    /// Their values now.
+    pub fn read(&self) -> Option<[u64; N]> {
+        self.array.get(&0, 0).ok()
+    }
+}
+
+/// Waits until `fd` can be read. False: `at_most` has passed.
+pub fn wait(fd: &impl AsFd, at_most: Duration) -> bool {
+    let timeout = Timespec::try_from(at_most).ok();
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+/// Hands over the whole records of `bytes`; how many bytes they take.
+fn split(bytes: &[u8], take: &mut impl FnMut(&[u8])) -> io::Result<usize> {
+    let mut at = 0;
+    while let Some(head) = bytes[at..].first_chunk() {
+        let length = usize::try_from(u32::from_ne_bytes(*head)).unwrap_or(usize::MAX);
+        if length < head.len() || length > READ_BYTES / 2 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record without its length"));
+        }
+        let Some(record) = bytes.get(at..at + length) else { break };
+        take(record);
+        at += length;
+    }
+    Ok(at)
+}
+
+/// The kernel's types, or why BPF is of no use here.
+fn usable() -> Result<Btf, String> {
+    // Iterators show the tasks of the reader's namespace, with the numbers of the initial one, and
+    // tracepoints those of all.
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    if !namespace.is_ok_and(|namespace| namespace == Path::new(INITIAL_PID_NAMESPACE)) {
+        return Err("the agent is not in the host's pid namespace".to_owned());
+    }
+    Btf::from_sys_fs().map_err(|error| cut(&format!("no types of the kernel: {}", chain(&error))))
+}
+
+fn start(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| "not in its object".to_owned())?;
+    match hook {
+        Hook::Iterator(target) => {
+            let iterator: &mut Iter = program.try_into().map_err(|error| chain(&error))?;
+            iterator.load(target, btf).map_err(|error| chain(&error))
+        }
+        Hook::Tracepoint(target) => {
+            let tracepoint: &mut BtfTracePoint =
+                program.try_into().map_err(|error| chain(&error))?;
+            tracepoint.load(target, btf).map_err(|error| chain(&error))?;
+            tracepoint.attach().map(drop).map_err(|error| chain(&error))
+        }
+    }
+}
+
+/// CPUs that per-CPU memory has parts for; 0: unknown.
+fn possible_cpus() -> u32 {
+    let cpus = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = cpus.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<u32>().ok());
+    last.map_or(0, |last| last.saturating_add(1))
+}
+
+/// The error and its causes in one line; of the verifier's log its end, where the reason is.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    cut(&text)
+}
+
+fn cut(text: &str) -> String {
+    let text = text.replace(['\0', '\n'], " ");
+    if text.len() <= MAX_REASON_BYTES {
+        return text;
+    }
+    let head = text.floor_char_boundary(MAX_REASON_BYTES / 3);
+    let tail = text.ceil_char_boundary(text.len() - MAX_REASON_BYTES / 2);
+    format!("{} … {}", &text[..head], &text[tail..])
+}
+
+#[cfg(test)]
+mod tests;
