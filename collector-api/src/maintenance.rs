@@ -1,8 +1,11 @@
 //! The maintenance worker of every replica; one at a time holds the lease and works.
 //!
-//! Every round: pieces of the series made ahead, floors moved, old pieces dropped (one series per
-//! transaction), old rejects purged. What fails is logged, counted and tried again next round; a
+//! Every round: buckets that ended are rolled up. Every minute: pieces of the series made ahead, floors
+//! moved, late buckets rolled up again, old pieces dropped (one series per transaction), old rejects
+//! purged. What fails is logged, counted and tried again next round; a
 //! round that was cut short loses nothing, each step stands alone.
+
+mod rollups;
 
 use std::time::Duration;
 
@@ -14,11 +17,11 @@ use crate::metrics::{MAINTENANCE_FAILURES, MAINTENANCE_LEADER, MAINTENANCE_PARTI
 use crate::store::Store;
 use crate::store::failure::Failure;
 use crate::store::maintenance::{MaintenanceConnection, MaintenanceError};
-use crate::store::series::SERIES;
+use crate::store::series;
 
 /// Time between rounds. Shorter than the lease, so that its holder keeps it.
 const ROUND: Duration = Duration::from_secs(10);
-/// Every how many rounds the work is done; in the others the lease is renewed.
+/// Every how many rounds all the work is done; in the others only the roll-ups of what is new.
 const WORK_EVERY: u32 = 6;
 /// How often a step that lost against ingest for a lock is tried in one round.
 const MAX_ATTEMPTS: u32 = 3;
@@ -73,14 +76,18 @@ async fn one_round(
         },
     };
     metrics::gauge!(MAINTENANCE_LEADER).set(1.0);
-    if round.is_multiple_of(WORK_EVERY) { work(connection).await } else { Ok(()) }
+    if round.is_multiple_of(WORK_EVERY) {
+        work(connection).await
+    } else {
+        rollups::run(connection, false).await
+    }
 }
 
 /// Everything that keeps the series in shape, once. A step that fails does not keep the others from
 /// being done, unless the lease is lost; the first error is returned.
 pub async fn work(connection: &mut MaintenanceConnection) -> Result<(), MaintenanceError> {
     let mut outcome = Ok(());
-    for series in &SERIES {
+    for series in series::all() {
         for attempt in 1..=MAX_ATTEMPTS {
             let made = connection.ensure_ahead(series).await;
             if again(&made, attempt) {
@@ -92,7 +99,8 @@ pub async fn work(connection: &mut MaintenanceConnection) -> Result<(), Maintena
         connection.renew().await?;
     }
     note(&mut outcome, connection.move_floors().await)?;
-    for series in &SERIES {
+    note(&mut outcome, rollups::run(connection, true).await)?;
+    for series in series::all() {
         for attempt in 1..=MAX_ATTEMPTS {
             let dropped = connection.drop_older(series).await;
             if again(&dropped, attempt) {

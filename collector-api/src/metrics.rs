@@ -49,6 +49,8 @@ pub const MAINTENANCE_FAILURES: &str = "procfleet_maintenance_failures_total";
 pub const MAINTENANCE_LEADER: &str = "procfleet_maintenance_leader";
 /// Partitions made and dropped; `change`, `table`.
 pub const MAINTENANCE_PARTITIONS: &str = "procfleet_maintenance_partitions_total";
+/// Buckets rolled up, again included; `width`.
+pub const MAINTENANCE_BUCKETS: &str = "procfleet_maintenance_rolled_up_buckets_total";
 
 /// Buckets of every `_seconds` histogram.
 const SECONDS: [f64; 12] =
@@ -90,4 +92,5 @@ fn describe() {
     describe_counter!(MAINTENANCE_FAILURES, "Maintenance rounds that failed");
     describe_gauge!(MAINTENANCE_LEADER, "Whether this replica holds the maintenance lease");
     describe_counter!(MAINTENANCE_PARTITIONS, "Partitions made and dropped");
+    describe_counter!(MAINTENANCE_BUCKETS, "Buckets rolled up");
 }

@@ -17,6 +17,7 @@ pub mod nodelay;
 pub mod processes;
 pub mod records;
 pub mod reports;
+pub mod rollups;
 pub mod samples;
 pub mod series;
 

@@ -7,8 +7,9 @@ use uuid::Uuid;
 use super::records::{Content, PreparedRecord};
 use super::{Store, StoreError};
 
-/// Readers of `raw_floor` that are about to insert hold this lock shared until they commit; whoever
-/// moves the floor takes it exclusively. So nothing older than a committed floor can still be under way.
+/// Readers of `raw_floor` and of the roll-ups' horizon that are about to insert hold this lock shared
+/// until they commit; whoever moves one of these takes it exclusively. So nothing older than a committed floor can
+/// still be under way, and all that is under way knows the committed horizon.
 pub(super) const FLOOR_LOCK: i64 = 0x7072_6f63_666c_6f6f;
 
 /// Position of a stream, committed. The default is a stream nobody has heard of.
@@ -59,11 +60,19 @@ pub(super) struct LockedCursor {
 
 /// What a transaction knows after locking its cursors.
 pub(super) struct Locked {
+    pub(super) window: Window,
+    pub(super) cursors: Vec<LockedCursor>,
+}
+
+/// Where a report's `sampled_at` lies for the transaction that holds [`FLOOR_LOCK`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
     /// The database's clock.
     pub(super) now: Timestamp,
     /// Nothing sampled before this is accepted.
     pub(super) raw_floor: Timestamp,
-    pub(super) cursors: Vec<LockedCursor>,
+    /// What is sampled at or before this is late: its roll-ups may have been computed.
+    pub(super) horizon: Timestamp,
 }
 
 /// Locks the cursors of `streams` (sorted, distinct), making those that are missing.
@@ -90,7 +99,9 @@ pub(super) async fn lock(
     let rows = sqlx::query!(
         r#"/* store::cursors::lock */
         select host_id, stream_id, last_sequence, last_digest, now() as "now!",
-            (select max(greatest(raw_floor, now() - retention)) from series) as "raw_floor!"
+            (select max(greatest(raw_floor, now() - retention)) from series where not is_rollup)
+                as "raw_floor!",
+            (select horizon from rollup_watermark) as "horizon!"
         from ingest_cursors
         where (host_id, stream_id) in (select * from unnest($1::uuid[], $2::uuid[]))
         order by host_id, stream_id
@@ -101,9 +112,9 @@ pub(super) async fn lock(
     .fetch_all(connection)
     .await
     .map_err(StoreError::of("insert_reports.lock_cursors"))?;
-    let (now, raw_floor) = rows
+    let window = rows
         .first()
-        .map(|row| (row.now, row.raw_floor))
+        .map(|row| Window { now: row.now, raw_floor: row.raw_floor, horizon: row.horizon })
         .ok_or_else(|| StoreError::of("insert_reports.lock_cursors")(sqlx::Error::RowNotFound))?;
     let cursors = rows
         .into_iter()
@@ -116,7 +127,7 @@ pub(super) async fn lock(
             },
         })
         .collect();
-    Ok(Locked { now, raw_floor, cursors })
+    Ok(Locked { window, cursors })
 }
 
 /// Moves cursors that were decided to move; removes the traces of streams that did not begin.

@@ -131,11 +131,22 @@ impl Dialect {
     ) -> Result<(), StoreError> {
         let times: Vec<_> = times.collect();
         for series in &SERIES {
-            let width = chunk_width(connection, series).await?;
-            let begins: BTreeSet<_> = times.iter().map(|time| aligned(*time, width)).collect();
-            for begin in begins {
-                self.ensure_piece(connection, series, begin, width).await?;
-            }
+            self.ensure_series(connection, series, times.iter().copied()).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the pieces of `series` that `times` fall into.
+    pub async fn ensure_series(
+        self,
+        connection: &mut PgConnection,
+        series: &Series,
+        times: impl Iterator<Item = Timestamp>,
+    ) -> Result<(), StoreError> {
+        let width = chunk_width(connection, series).await?;
+        let begins: BTreeSet<_> = times.map(|time| aligned(time, width)).collect();
+        for begin in begins {
+            self.ensure_piece(connection, series, begin, width).await?;
         }
         Ok(())
     }
@@ -291,14 +302,13 @@ async fn attach(
     Ok(())
 }
 
-/// Partitions of `series` that are detached and end at or before `floor`. Partitions are made and
+/// Partitions of `series` that are detached and begin before `floor`. Partitions are made and
 /// attached in one transaction, so a table with such a name and no parent was detached.
 async fn detached(
     connection: &mut PgConnection,
     series: &Series,
     floor: Timestamp,
 ) -> Result<Vec<String>, StoreError> {
-    let width = chunk_width(connection, series).await?;
     let names: Vec<String> = sqlx::query_scalar(
         r"/* store::dialect::detached */
         select relname::text from pg_class
@@ -311,8 +321,8 @@ async fn detached(
     .fetch_all(connection)
     .await
     .map_err(StoreError::of("drop_older.find_detached"))?;
-    // Names sort as their times do.
-    Ok(names.into_iter().filter(|name| *name <= partition_name(series, floor - width)).collect())
+    // Names sort as their times do; a partition that ended by the floor began before it.
+    Ok(names.into_iter().filter(|name| *name < partition_name(series, floor)).collect())
 }
 
 async fn execute(connection: &mut PgConnection, statement: String) -> Result<(), StoreError> {

@@ -42,9 +42,9 @@ pub enum MaintenanceError {
 /// A connection that maintains the database under a lease.
 #[derive(Debug)]
 pub struct MaintenanceConnection {
-    connection: PgConnection,
-    dialect: Dialect,
-    lease: Lease,
+    pub(super) connection: PgConnection,
+    pub(super) dialect: Dialect,
+    pub(super) lease: Lease,
 }
 
 impl Store {
@@ -59,7 +59,12 @@ impl Store {
             .as_ref()
             .clone()
             .application_name("procfleet-maintenance")
-            .options([("statement_timeout", "60s"), ("lock_timeout", "2s")]);
+            .options([
+                ("statement_timeout", "60s"),
+                ("lock_timeout", "2s"),
+                // Times decide which pieces are touched: a generic plan would not see them.
+                ("plan_cache_mode", "force_custom_plan"),
+            ]);
         let mut connection = PgConnection::connect_with(&options)
             .await
             .map_err(StoreError::of("maintenance.connect"))?;
@@ -139,7 +144,8 @@ impl MaintenanceConnection {
     }
 
     /// Moves the floor of every series to its retention before now: from this commit on nothing
-    /// older is accepted, and nothing older is still under way.
+    /// older is accepted, and nothing older is still under way. A roll-up is kept at least as long as
+    /// what it is computed from.
     pub async fn move_floors(&mut self) -> Result<(), MaintenanceError> {
         let lease = self.lease;
         let mut transaction =
@@ -154,8 +160,16 @@ impl MaintenanceConnection {
         .map_err(StoreError::of("move_floors.lock"))?;
         sqlx::query!(
             "/* store::maintenance::move_floors */
-            update series set raw_floor = clock_timestamp() - retention
-            where raw_floor < clock_timestamp() - retention"
+            with kept as (
+                select series, case
+                    when not is_rollup then retention
+                    when series like '%5m' then greatest(retention, max(retention) filter (where not is_rollup) over ())
+                    else greatest(retention, max(retention) filter (where series not like '%1h') over ())
+                    end as kept
+                from series
+            )
+            update series set raw_floor = clock_timestamp() - kept from kept
+            where kept.series = series.series and raw_floor < clock_timestamp() - kept"
         )
         .execute(&mut *transaction)
         .await
@@ -164,17 +178,21 @@ impl MaintenanceConnection {
         Ok(())
     }
 
-    /// Drops the pieces of `series` below its committed floor. Returns how many.
+    /// Drops the pieces of `series` below its committed floor, and an hour below what is not rolled
+    /// up yet: nothing is lost that a roll-up still needs. Returns how many.
     pub async fn drop_older(&mut self, series: &Series) -> Result<u64, MaintenanceError> {
         self.fence().await?;
         let floor = sqlx::query_scalar!(
             "/* store::maintenance::drop_older */
-            select raw_floor from series where series = $1 and raw_floor > '-infinity'",
+            select least(raw_floor - interval '1 microsecond', w.expanded - interval '1 hour',
+                (select min(sampled_at) - interval '1 hour' from rollup_dirty))
+            from series, rollup_watermark w where series = $1 and raw_floor > '-infinity'",
             series.name
         )
         .fetch_optional(&mut self.connection)
         .await
-        .map_err(StoreError::of("drop_older.floor"))?;
+        .map_err(StoreError::of("drop_older.floor"))?
+        .flatten();
         let Some(floor) = floor else { return Ok(0) };
         self.dialect.prepare_drop(&mut self.connection, series, floor).await?;
         let lease = self.lease;
@@ -217,7 +235,10 @@ impl MaintenanceConnection {
 }
 
 /// Fails unless the lease is still ours; inside a transaction, holds it until the end.
-async fn guard(connection: &mut PgConnection, lease: Lease) -> Result<(), MaintenanceError> {
+pub(super) async fn guard(
+    connection: &mut PgConnection,
+    lease: Lease,
+) -> Result<(), MaintenanceError> {
     let ours = sqlx::query_scalar!(
         r#"/* store::maintenance::guard */
         select true as "ours!" from maintenance_lease

@@ -1,8 +1,8 @@
 //! `insert_reports`: one transaction that stores a group of requests, exactly once.
 //!
 //! Order within the transaction, the same in every replica so that transactions wait for each other
-//! in one direction only: cursors (sorted), decision, rejects, dictionaries (sorted), series (fixed
-//! order), cursors moved, heartbeats (sorted), commit. Nothing is stored of a record whose cursor did
+//! in one direction only: cursors (sorted), decision, rejects, marks of late buckets (appended),
+//! dictionaries (sorted), series (fixed order), cursors moved, heartbeats (sorted), commit. Nothing is stored of a record whose cursor did
 //! not move in the same transaction, and the other way round: that is the whole of exactly-once.
 //!
 //! The group's own clock is the database's (`now()`), so replicas with wrong clocks do no harm.
@@ -16,10 +16,11 @@ use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::copy::copy_in;
-use super::cursors::{self, Cursor, Decision, LockedCursor};
+use super::cursors::{self, Cursor, Decision, LockedCursor, Window};
 use super::dialect::Dialect;
 use super::dictionaries::{Collisions, Dictionaries};
 use super::records::{Content, PreparedRecord, RecordBatch, Rejection};
+use super::rollups::LateBuckets;
 use super::series::SERIES;
 use super::{Store, StoreError, nodelay};
 
@@ -161,6 +162,7 @@ struct Accepted<'a> {
     dictionaries: Dictionaries<'a>,
     stored: Vec<&'a PreparedRecord>,
     rejects: Vec<Reject<'a>>,
+    late: LateBuckets,
 }
 
 /// A row of `ingest_rejects`.
@@ -190,10 +192,11 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
                 StoreError::of("insert_reports.lock_cursors")(sqlx::Error::RowNotFound)
             })?;
             let cursor = &mut locked.cursors[index].cursor;
-            Ok(accepted.decide(unit, cursor, locked.now, locked.raw_floor))
+            Ok(accepted.decide(unit, cursor, locked.window))
         })
         .collect::<Result<Vec<Outcome>, StoreError>>()?;
     save_rejects(connection, &accepted.rejects).await?;
+    accepted.late.mark(connection).await?;
     let collisions = accepted.dictionaries.save_definitions(connection).await?;
     let (rows, unstored) = copy_series(connection, &accepted.stored).await?;
     let moved: Vec<&LockedCursor> = locked.cursors.iter().collect();
@@ -203,13 +206,7 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
 }
 
 impl<'a> Accepted<'a> {
-    fn decide(
-        &mut self,
-        unit: &Unit<'a>,
-        cursor: &mut Cursor,
-        now: Timestamp,
-        raw_floor: Timestamp,
-    ) -> Outcome {
+    fn decide(&mut self, unit: &Unit<'a>, cursor: &mut Cursor, window: Window) -> Outcome {
         let batch = unit.batch;
         let records = &batch.records[unit.records.clone()];
         let new_from = match cursor.decide(records) {
@@ -222,12 +219,15 @@ impl<'a> Accepted<'a> {
         for record in &records[new_from..] {
             let first_sequence = record.first_sequence.max(cursor.last_sequence + 1);
             let reject = |code, detail| Reject { batch, record, first_sequence, code, detail };
-            match verdict(record, now, raw_floor) {
+            match verdict(record, window) {
                 Ok(()) => {
                     stored += 1;
                     match &record.content {
                         Content::Report(report) => {
                             self.dictionaries.add(batch.host_id, report);
+                            if report.sampled_at <= window.horizon {
+                                self.late.add(batch.host_id, report.sampled_at);
+                            }
                             self.stored.push(record);
                         }
                         Content::Gap(reason) => {
@@ -254,14 +254,15 @@ impl<'a> Accepted<'a> {
             accepted: stored,
             duplicates: u32::try_from(new_from).unwrap_or(u32::MAX),
             rejected,
-            server_time: now,
+            server_time: window.now,
         })
     }
 }
 
 /// Whether a new record is stored. Time is checked here because the floor and the clock are the
 /// database's.
-fn verdict(record: &PreparedRecord, now: Timestamp, floor: Timestamp) -> Result<(), Rejection> {
+fn verdict(record: &PreparedRecord, window: Window) -> Result<(), Rejection> {
+    let Window { now, raw_floor: floor, .. } = window;
     let (code, detail) = match &record.content {
         Content::Reject(rejection) => return Err(rejection.clone()),
         Content::Report(report) if report.sampled_at > now + limits::MAX_FUTURE => (

@@ -12,7 +12,7 @@ use super::copy::Rows;
 pub struct Series {
     /// Table name.
     pub name: &'static str,
-    /// `copy` statement, with the columns in the encoder's order.
+    /// `copy` statement, with the columns in the encoder's order. Empty for a roll-up: computed.
     pub copy: &'static str,
     /// Inserts a row at `$1` that no reader asks for (host nil): makes TimescaleDB create the chunk.
     pub sentinel: &'static str,
@@ -50,6 +50,11 @@ pub const SERIES: [Series; 6] = [
     NETWORK_INTERFACE_SAMPLES,
     CONNECTION_SAMPLES,
 ];
+
+/// Everything that is cut into pieces by time.
+pub fn all() -> impl Iterator<Item = &'static Series> {
+    SERIES.iter().chain(&super::rollups::ROLLUPS)
+}
 
 /// Rows of one report, one entry per [`SERIES`].
 pub type ReportRows = [Rows; SERIES.len()];

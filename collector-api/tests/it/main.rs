@@ -17,4 +17,5 @@ mod migrations;
 mod openapi;
 mod overload;
 mod poison;
+mod rollups;
 mod verdicts;

@@ -1,0 +1,22 @@
+-- The roll-up of processes, straight from the samples.
+select procfleet_bucket($1, s.sampled_at) as sampled_at, s.host_id, s.instance_id,
+    min(s.sampled_at) as first_sampled_at, max(s.sampled_at) as last_sampled_at, count(*) as sample_count,
+    sum(interval_ms) as covered_ms,
+    sum(case when cpu_user_us + cpu_system_us is not null then interval_ms end) as cpu_covered_ms,
+    sum(cpu_user_us) as cpu_user_us, sum(cpu_system_us) as cpu_system_us,
+    max((cpu_user_us::double precision + cpu_system_us) / interval_ms / 1000) as cpu_cores_max,
+    sum(memory_usage_bytes) as memory_usage_bytes_sum, max(memory_usage_bytes) as memory_usage_bytes_max,
+    count(memory_usage_bytes) as memory_usage_samples,
+    sum(memory_swap_bytes) as memory_swap_bytes_sum, max(memory_swap_bytes) as memory_swap_bytes_max,
+    count(memory_swap_bytes) as memory_swap_samples,
+    sum(disk_read_bytes) as disk_read_bytes, sum(disk_write_bytes) as disk_write_bytes,
+    sum(network_receive_bytes) as network_receive_bytes, sum(network_transmit_bytes) as network_transmit_bytes,
+    sum(run_queue_delay_us) as run_queue_delay_us,
+    sum(paging_faults_minor) as paging_faults_minor, sum(paging_faults_major) as paging_faults_major,
+    sum(context_switches_voluntary) as context_switches_voluntary,
+    sum(context_switches_involuntary) as context_switches_involuntary,
+    sum(thread_count) as thread_count_sum, max(thread_count) as thread_count_max,
+    count(thread_count) as thread_count_samples,
+    sum(file_descriptor_count) as file_descriptor_count_sum, max(file_descriptor_count) as file_descriptor_count_max,
+    count(file_descriptor_count) as file_descriptor_samples, max(process_count) as process_count_max
+from process_samples s group by 1, 2, 3
