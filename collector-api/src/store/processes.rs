@@ -1,117 +1,12 @@
-//! What operators ask about processes: who used most of a window, who ran a command line.
+//! What operators ask about processes: what one is, who ran a command line.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ids::{InstanceKey, ProcessKey, like_pattern};
-use super::samples::Window;
 use super::{Store, StoreError};
-
-/// What the top of a window is ranked by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Sort {
-    /// CPU time, user and system.
-    #[default]
-    Cpu,
-    /// Highest resident set.
-    Memory,
-    /// Bytes read and written.
-    Disk,
-    /// Bytes received and transmitted.
-    Network,
-}
-
-impl Sort {
-    /// As the SQL function and the query parameter call it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-            Self::Network => "network",
-        }
-    }
-}
-
-/// What one instance used in a window, and what it is. Also what everything else summed to: then the
-/// fields that describe an instance are null.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ProcessUsage {
-    /// Place in the ranking, from 1.
-    pub place: Option<i64>,
-    /// Which instance; `0` for the residual, null for what the unlisted ones sum to.
-    pub instance_id: Option<InstanceKey>,
-    /// Instances summed here; 0 for the residual, whose members have no rows of their own.
-    pub instance_count: i64,
-    /// Most processes in one of its samples: 1, or what the residual stood for.
-    pub process_count: Option<i32>,
-    /// Samples in the window.
-    pub sample_count: i64,
-    /// First sample in the window.
-    #[serde(with = "time::serde::rfc3339")]
-    pub first_sampled_at: OffsetDateTime,
-    /// Last sample in the window.
-    #[serde(with = "time::serde::rfc3339")]
-    pub last_sampled_at: OffsetDateTime,
-    /// Time its samples cover, ms: less than the window where it was not there, or too small to keep.
-    pub covered_ms: Option<i64>,
-    /// CPU, µs.
-    pub cpu_us: Option<i64>,
-    /// User CPU, µs.
-    pub cpu_user_us: Option<i64>,
-    /// System CPU, µs.
-    pub cpu_system_us: Option<i64>,
-    /// CPUs kept busy on average: CPU over covered time.
-    pub cpu_cores: Option<f64>,
-    /// Highest resident set, bytes.
-    pub memory_usage_bytes_max: Option<i64>,
-    /// Mean resident set, bytes.
-    pub memory_usage_bytes_mean: Option<i64>,
-    /// Most swapped out, bytes.
-    pub memory_swap_bytes_max: Option<i64>,
-    /// Fetched from storage, bytes.
-    pub disk_read_bytes: Option<i64>,
-    /// Sent to storage, bytes.
-    pub disk_write_bytes: Option<i64>,
-    /// Received over sockets, bytes.
-    pub network_receive_bytes: Option<i64>,
-    /// Transmitted over sockets, bytes.
-    pub network_transmit_bytes: Option<i64>,
-    /// Runnable but not running, µs.
-    pub run_queue_delay_us: Option<i64>,
-    /// Most threads.
-    pub thread_count_max: Option<i32>,
-    /// Most open file descriptors.
-    pub file_descriptor_count_max: Option<i32>,
-    /// What it runs; null: its description has not arrived yet.
-    pub process_id: Option<ProcessKey>,
-    /// Its command line, redacted on the host.
-    pub command_line: Option<String>,
-    /// The kernel's short name of it.
-    pub executable_name: Option<String>,
-    /// The file it executes.
-    pub executable_path: Option<String>,
-    /// Process id in the host's pid namespace.
-    pub pid: Option<i32>,
-    /// Its parent when it was first seen.
-    pub parent_pid: Option<i32>,
-    /// Effective user id.
-    pub user_id: Option<i64>,
-    /// Name of that user on the host.
-    pub owner: Option<String>,
-    /// systemd unit.
-    pub systemd_unit: Option<String>,
-    /// Container id.
-    pub container_id: Option<String>,
-    /// Path of its cgroup.
-    pub cgroup: Option<String>,
-    /// When it was started.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub creation_time: Option<OffsetDateTime>,
-}
 
 /// One run of a process on a host.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -180,39 +75,6 @@ pub struct FoundRun {
 }
 
 impl Store {
-    /// Who used most of a window: at most `limit` instances, then what the others sum to, then the
-    /// residual (see `procfleet_top_processes`).
-    pub async fn top_processes(
-        &self,
-        host_id: Uuid,
-        window: Window,
-        sort: Sort,
-        limit: i64,
-    ) -> Result<Vec<ProcessUsage>, StoreError> {
-        sqlx::query_as!(
-            ProcessUsage,
-            r#"/* top_processes */
-            select place, instance_id as "instance_id: InstanceKey", instance_count as "instance_count!", process_count,
-                   sample_count as "sample_count!", first_sampled_at as "first_sampled_at!",
-                   last_sampled_at as "last_sampled_at!", covered_ms,
-                   cpu_us, cpu_user_us, cpu_system_us, cpu_cores,
-                   memory_usage_bytes_max, memory_usage_bytes_mean, memory_swap_bytes_max,
-                   disk_read_bytes, disk_write_bytes, network_receive_bytes, network_transmit_bytes,
-                   run_queue_delay_us, thread_count_max, file_descriptor_count_max,
-                   process_id as "process_id: ProcessKey", command_line, executable_name, executable_path,
-                   pid, parent_pid, user_id, owner, systemd_unit, container_id, cgroup, creation_time
-            from procfleet_top_processes($1, $2, $3, $4, $5)"#,
-            host_id,
-            window.from,
-            window.to,
-            sort.as_str(),
-            limit,
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::of("top_processes"))
-    }
-
     /// What a process is; `None`: no host ever sent it.
     pub async fn find_process(&self, id: ProcessKey) -> Result<Option<ProcessText>, StoreError> {
         sqlx::query_as!(

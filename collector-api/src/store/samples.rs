@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ids::{InstanceKey, ProcessKey};
-use super::{Store, StoreError};
+use super::StoreError;
+use super::question::Question;
 
 /// The time a question is about: `from` excluded, `to` included, because a sample stands for the
 /// interval that ended at its `sampled_at`.
@@ -19,7 +20,8 @@ pub struct Window {
 }
 
 /// The host over one interval, or over a bucket of several: `*_us`, bytes and counts of events are
-/// summed, everything else is the mean.
+/// summed, everything else is the mean. A time without samples is a point with `sample_count` 0 whose
+/// values are null.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct HostPoint {
     /// End of the interval or bucket.
@@ -27,7 +29,8 @@ pub struct HostPoint {
     pub sampled_at: OffsetDateTime,
     /// Samples in it.
     pub sample_count: i64,
-    /// Time they cover, ms: divide deltas by this.
+    /// Time they cover, ms: divide deltas by this. Of a gap between samples its length; null for a
+    /// bucket without samples.
     pub interval_ms: Option<i64>,
     /// Logical CPUs.
     pub cpu_count: Option<i32>,
@@ -79,6 +82,14 @@ pub struct HostPoint {
     pub context_switches: Option<i64>,
     /// Forks, threads included.
     pub forks: Option<i64>,
+    /// Read from block devices, bytes; devices stacked upon others (dm, md, loop, ram) left out.
+    pub disk_read_bytes: Option<i64>,
+    /// Written to block devices, bytes.
+    pub disk_write_bytes: Option<i64>,
+    /// Received by interfaces other than `lo`, bytes with headers.
+    pub network_receive_bytes: Option<i64>,
+    /// Transmitted by interfaces other than `lo`, bytes with headers.
+    pub network_transmit_bytes: Option<i64>,
     /// CPU the agent used, µs.
     pub agent_cpu_us: Option<i64>,
     /// Resident set of the agent, bytes.
@@ -135,7 +146,7 @@ pub struct ProcessPoint {
     /// End of the interval or bucket.
     #[serde(with = "time::serde::rfc3339")]
     pub sampled_at: OffsetDateTime,
-    /// Samples in it. An instance has none for a tick that found it too small to keep.
+    /// Samples in it; 0 for a gap: it was not there, too small to keep, or nothing came.
     pub sample_count: i64,
     /// Time they cover, ms: divide deltas by this.
     pub interval_ms: Option<i64>,
@@ -143,8 +154,12 @@ pub struct ProcessPoint {
     pub cpu_user_us: Option<i64>,
     /// System CPU, µs.
     pub cpu_system_us: Option<i64>,
+    /// CPUs kept busy in the busiest of the samples.
+    pub cpu_cores_max: Option<f64>,
     /// Resident set, bytes.
     pub memory_usage_bytes: Option<i64>,
+    /// Highest resident set, bytes.
+    pub memory_usage_bytes_max: Option<i64>,
     /// Swapped out, bytes.
     pub memory_swap_bytes: Option<i64>,
     /// Fetched from storage, bytes.
@@ -179,18 +194,18 @@ pub struct ProcessPoint {
 pub struct ProcessSeries {
     /// The host.
     pub host_id: Uuid,
-    /// What ran.
-    pub process_id: ProcessKey,
+    /// What ran; `None`: whatever the instance ran.
+    pub process_id: Option<ProcessKey>,
     /// Only this run of it.
     pub instance_id: Option<InstanceKey>,
     /// When.
     pub window: Window,
 }
 
-impl Store {
+impl Question {
     /// The series of a host, in buckets of `step_s` seconds or per sample; at most `limit` points.
     pub async fn host_series(
-        &self,
+        &mut self,
         host_id: Uuid,
         window: Window,
         step_s: Option<f64>,
@@ -207,6 +222,7 @@ impl Store {
                    pressure_cpu_some_us, pressure_memory_some_us, pressure_memory_full_us,
                    pressure_io_some_us, pressure_io_full_us,
                    uptime_s, processes_running, processes_total, context_switches, forks,
+                   disk_read_bytes, disk_write_bytes, network_receive_bytes, network_transmit_bytes,
                    agent_cpu_us, agent_memory_usage_bytes, agent_spool_reports, agent_spool_bytes
             from procfleet_host_series($1, $2, $3, $4::double precision * interval '1 second')
             order by sampled_at limit $5"#,
@@ -216,14 +232,14 @@ impl Store {
             step_s,
             limit,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(self.connection()?)
         .await
         .map_err(StoreError::of("host_series"))
     }
 
     /// Sums of a host over a window.
     pub async fn host_totals(
-        &self,
+        &mut self,
         host_id: Uuid,
         window: Window,
     ) -> Result<HostTotals, StoreError> {
@@ -239,7 +255,7 @@ impl Store {
             window.from,
             window.to,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(self.connection()?)
         .await
         .map_err(StoreError::of("host_totals"))
     }
@@ -247,7 +263,7 @@ impl Store {
     /// The series of a process on a host, in buckets of `step_s` seconds or per sample, of the
     /// `max_instances` instances seen last; at most `limit` points, by time and instance.
     pub async fn process_series(
-        &self,
+        &mut self,
         series: ProcessSeries,
         step_s: Option<f64>,
         max_instances: i64,
@@ -258,7 +274,7 @@ impl Store {
             r#"/* process_series */
             select instance_id as "instance_id!: InstanceKey", instances_in_window as "instances_in_window!",
                    sampled_at as "sampled_at!", sample_count as "sample_count!", interval_ms,
-                   cpu_user_us, cpu_system_us, memory_usage_bytes, memory_swap_bytes,
+                   cpu_user_us, cpu_system_us, cpu_cores_max, memory_usage_bytes, memory_usage_bytes_max, memory_swap_bytes,
                    disk_read_bytes, disk_write_bytes, network_receive_bytes, network_transmit_bytes,
                    run_queue_delay_us, paging_faults_minor, paging_faults_major,
                    context_switches_voluntary, context_switches_involuntary,
@@ -266,7 +282,7 @@ impl Store {
             from procfleet_process_series($1, $2, $3, $4, $5, $6::double precision * interval '1 second', $7)
             order by sampled_at, instance_id limit $8"#,
             series.host_id,
-            series.process_id.0,
+            series.process_id.map(|id| id.0),
             series.instance_id.map(|id| id.0),
             series.window.from,
             series.window.to,
@@ -274,8 +290,24 @@ impl Store {
             max_instances,
             limit,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(self.connection()?)
         .await
         .map_err(StoreError::of("process_series"))
+    }
+
+    /// The finest step that a series of `subject` (`process`, `host`) over a window can have, seconds;
+    /// 0: every sample of it is kept.
+    pub async fn finest_step(&mut self, subject: &str, window: Window) -> Result<u32, StoreError> {
+        let seconds = sqlx::query_scalar!(
+            r#"/* finest_step */
+            select extract(epoch from procfleet_finest_step($1, $2, $3))::bigint as "seconds!""#,
+            subject,
+            window.from,
+            window.to,
+        )
+        .fetch_one(self.connection()?)
+        .await
+        .map_err(StoreError::of("finest_step"))?;
+        Ok(u32::try_from(seconds).unwrap_or(0))
     }
 }
