@@ -11,9 +11,11 @@ create table hosts (
     lifecycle           text not null default 'active' check (lifecycle in ('active', 'decommissioned')),
     enrollment_token_id uuid not null,
     enrolled_at         timestamptz not null default now(),
-    facts_updated_at    timestamptz not null default now()
+    facts_updated_at    timestamptz not null default now(),
+    labels              jsonb not null default '{}' check (jsonb_typeof(labels) = 'object')  -- name to value
 );
 create index hosts_host_name on hosts (host_name);
+create index hosts_labels on hosts using gin (labels jsonb_path_ops);
 
 create table host_certificates (
     serial      text primary key,                   -- hex

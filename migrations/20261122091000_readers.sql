@@ -26,7 +26,7 @@ create view procfleet_hosts as
                / nullif(s.cpu_user_us::double precision + s.cpu_system_us + coalesce(s.cpu_iowait_us, 0)
                         + coalesce(s.cpu_steal_us, 0) + s.cpu_idle_us, 0)
                as cpu_utilization_ratio,
-           s.load_1m, s.memory_total_bytes, s.memory_used_bytes
+           s.load_1m, s.memory_total_bytes, s.memory_used_bytes, h.labels
     from hosts h
     left join heartbeats b on b.host_id = h.host_id and b.last_seen_at is not null
     left join lateral (

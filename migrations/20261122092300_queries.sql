@@ -9,9 +9,6 @@
 -- as constants, so that the planner leaves out every chunk outside them; hypertables and native
 -- partitions alike. Everything put into a statement's text is a constant, or quoted by format().
 
-alter table hosts add column labels jsonb not null default '{}' check (jsonb_typeof(labels) = 'object');
-create index hosts_labels on hosts using gin (labels jsonb_path_ops);
-
 -- Hosts that carry every label of the selector, such as {"env": "prod"}; null without a selector.
 create function procfleet_hosts_with(selector jsonb) returns uuid[] language sql stable parallel safe as $$
     select case when selector is not null then

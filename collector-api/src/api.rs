@@ -5,11 +5,14 @@
 //! Every answer is bounded, and every query ends after the read pool's statement timeout.
 
 pub mod api_keys;
+pub mod compare;
 pub mod enrollment_tokens;
 pub mod hosts;
 pub mod params;
 pub mod processes;
 pub mod samples;
+pub mod selection;
+pub mod top;
 
 use std::sync::Arc;
 
@@ -58,6 +61,8 @@ fn resources() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(hosts::routes())
         .merge(samples::routes())
+        .merge(top::routes())
+        .merge(compare::routes())
         .merge(processes::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())

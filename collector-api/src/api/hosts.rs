@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::params::{self, Page};
-use super::{ApiState, OperatorProblems};
+use super::{ApiState, OperatorProblems, selection};
 use crate::auth::operator::Viewer;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
@@ -19,6 +19,7 @@ use crate::store::Store;
 use crate::store::hosts::{
     AgentState, BlockDevice, Filesystem, HostMatch, HostSummary, NetworkInterface,
 };
+use crate::store::question::Class;
 use crate::store::samples::{HostPoint, Window};
 
 /// Most host ids listed when a name is ambiguous.
@@ -44,6 +45,9 @@ crate::problems! {
 struct ListQuery {
     /// Text that the host name contains, upper and lower case alike.
     q: Option<String>,
+    /// Only hosts that carry every one of these labels: `name=value`, separated by commas.
+    #[param(example = "env=prod,role=db")]
+    labels: Option<String>,
     /// Most hosts returned, 1 to 1,000.
     #[param(default = 100, minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -62,7 +66,8 @@ async fn list_hosts(
 ) -> ApiResult<Json<Page<HostSummary>>> {
     let limit = params::limit(query.limit, 100, 1000)?;
     let q = params::search("q", query.q.as_deref(), MAX_SEARCH_BYTES)?;
-    let hosts = state.readers.list_hosts(q, query.after, limit + 1).await?;
+    let labels = query.labels.as_deref().map(selection::selector).transpose()?.unwrap_or_default();
+    let hosts = state.readers.list_hosts(q, &labels, query.after, limit + 1).await?;
     Ok(Json(Page::cut(hosts, limit, |host| host.host_id.to_string())))
 }
 
@@ -105,7 +110,9 @@ async fn get_host(
     };
     if let Some(at) = detail.host.last_sampled_at {
         let newest = Window { from: at - Duration::MICROSECOND, to: at };
-        detail.sample = store.host_series(host_id, newest, None, 1).await?.pop();
+        let mut question = store.question(Class::Lookup).await?;
+        detail.sample = question.host_series(host_id, newest, None, 1).await?.pop();
+        question.answered().await?;
         detail.filesystems = store.latest_filesystems(host_id, at).await?;
         detail.block_devices = store.latest_block_devices(host_id, at).await?;
         detail.network_interfaces = store.latest_network_interfaces(host_id, at).await?;

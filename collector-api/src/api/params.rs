@@ -11,8 +11,10 @@ use utoipa::ToSchema;
 use crate::error::{ApiError, ApiResult};
 use crate::store::samples::Window;
 
-/// Longest window of a question.
-pub const MAX_WINDOW: Duration = Duration::days(31);
+/// Longest window of a question about one host or process: what roll-ups are kept for.
+pub const MAX_WINDOW: Duration = Duration::days(400);
+/// Longest window of a question about many hosts.
+pub const MAX_FLEET_WINDOW: Duration = Duration::days(31);
 /// Window of a question that names none, ending now.
 pub const DEFAULT_WINDOW: Duration = Duration::minutes(15);
 /// Most points of one series in an answer.
@@ -67,7 +69,13 @@ pub fn search<'a>(name: &str, text: Option<&'a str>, max_bytes: usize) -> ApiRes
 }
 
 /// Reads `from` and `to`: RFC 3339, `now`, or back from now such as `-15m` (units s, m, h, d).
-pub fn window(from: Option<&str>, to: Option<&str>, now: Timestamp) -> ApiResult<Window> {
+/// The window is at most `longest`.
+pub fn window(
+    from: Option<&str>,
+    to: Option<&str>,
+    now: Timestamp,
+    longest: Duration,
+) -> ApiResult<Window> {
     let to = to.map_or(Ok(now), |text| instant("to", text, now))?;
     let from = match from {
         Some(text) => instant("from", text, now)?,
@@ -76,8 +84,8 @@ pub fn window(from: Option<&str>, to: Option<&str>, now: Timestamp) -> ApiResult
     if from >= to {
         return Err(bad_parameter("from", "must lie before `to`"));
     }
-    if to - from > MAX_WINDOW {
-        let days = MAX_WINDOW.whole_days();
+    if to - from > longest {
+        let days = longest.whole_days();
         return Err(bad_parameter(
             "from",
             format!("must not lie more than {days} days before `to`"),
@@ -101,13 +109,24 @@ pub fn step(step: Option<&str>, window: Window) -> ApiResult<Option<u32>> {
     Ok(u32::try_from(step.whole_seconds()).ok())
 }
 
-/// The narrowest step of a familiar width that cuts `window` into at most half of [`MAX_POINTS`]:
-/// what is used when there are more samples than that and nobody asked for a step.
-pub fn fitting_step(window: Window) -> u32 {
-    const WIDTHS: [u32; 14] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
+/// The narrowest step of a familiar width, at least `finest_s`, that cuts `window` into at most half
+/// of [`MAX_POINTS`]: what is used when there are more samples than that and nobody asked for a step.
+pub fn fitting_step(window: Window, finest_s: u32) -> u32 {
+    const WIDTHS: [u32; 17] =
+        [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400];
     let width = |seconds: &u32| f64::from(*seconds) * f64::from(MAX_POINTS / 2);
     let length = (window.to - window.from).as_seconds_f64();
-    WIDTHS.into_iter().find(|seconds| width(seconds) >= length).unwrap_or(7200)
+    WIDTHS
+        .into_iter()
+        .find(|seconds| width(seconds) >= length && *seconds >= finest_s)
+        .unwrap_or(86_400)
+}
+
+/// Reads a length of time such as `1h`, at least 1 s.
+pub fn back(name: &str, text: &str) -> ApiResult<Duration> {
+    span(text)
+        .filter(|length| *length >= Duration::SECOND && *length <= MAX_WINDOW)
+        .ok_or_else(|| bad_parameter(name, "must be like `30s`, `5m`, `1h` or `1d`, 1 s to 400 d"))
 }
 
 fn instant(name: &str, text: &str, now: Timestamp) -> ApiResult<Timestamp> {
@@ -200,7 +219,8 @@ mod tests {
     const NOW: Timestamp = datetime!(2026-11-22 03:12:00 UTC);
 
     fn parse(from: Option<&str>, to: Option<&str>) -> Result<Window, String> {
-        window(from, to, NOW).map_err(|error| error.problem.errors[0].field.clone())
+        window(from, to, NOW, MAX_FLEET_WINDOW)
+            .map_err(|error| error.problem.errors[0].field.clone())
     }
 
     #[test]
@@ -251,17 +271,22 @@ mod tests {
         let of = |length| Window { from: NOW - length, to: NOW };
         assert_eq!(step(None, of(Duration::DAY)).unwrap(), None);
         assert_eq!(step(Some("5m"), of(Duration::DAY)).unwrap(), Some(300));
-        for wrong in ["", "0s", "5", "-5m", "5m ", "1w", "32d", "1s"] {
+        for wrong in ["", "0s", "5", "-5m", "5m ", "1w", "401d", "1s"] {
             let error = step(Some(wrong), of(Duration::DAY)).unwrap_err();
             assert_eq!(error.problem.errors[0].field, "step", "{wrong}");
         }
-        for (length, expect) in
-            [(Duration::SECOND, 1), (DEFAULT_WINDOW, 2), (Duration::DAY, 300), (MAX_WINDOW, 7200)]
-        {
-            let seconds = fitting_step(of(length));
+        for (length, expect) in [
+            (Duration::SECOND, 1),
+            (DEFAULT_WINDOW, 2),
+            (Duration::DAY, 300),
+            (MAX_FLEET_WINDOW, 7200),
+            (MAX_WINDOW, 86_400),
+        ] {
+            let seconds = fitting_step(of(length), 0);
             assert_eq!(seconds, expect, "{length}");
             assert!(step(Some(&format!("{seconds}s")), of(length)).is_ok());
         }
+        assert_eq!(fitting_step(of(Duration::HOUR), 300), 300);
     }
 
     #[test]

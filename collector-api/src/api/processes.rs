@@ -1,4 +1,4 @@
-//! Processes: the top of a window on one host, and the search for command lines across the fleet.
+//! `/v1/processes`: the search for command lines across the fleet.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,15 +9,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::hosts::{HostProblems, resolve_host};
-use super::params::{self, Now, Page};
+use super::params::{self, Page};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
 use crate::error::ApiResult;
-use crate::extract::{Path, Query};
-use crate::store::ids::{InstanceKey, ProcessKey};
-use crate::store::processes::{FoundRun, ProcessUsage, Sort};
-use crate::store::samples::HostTotals;
+use crate::extract::Query;
+use crate::store::ids::ProcessKey;
+use crate::store::processes::FoundRun;
 
 /// Most hosts listed per process found.
 const MAX_HOSTS: i64 = 10;
@@ -26,94 +24,11 @@ const MAX_SEARCH_BYTES: usize = 1024;
 
 /// The routes of this resource.
 pub fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::default().routes(routes!(list_host_processes)).routes(routes!(search_processes))
+    OpenApiRouter::default().routes(routes!(search_processes))
 }
 
 crate::problems! {
     SearchProblems = BadParameter;
-}
-
-/// When, and ranked by what.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct TopQuery {
-    /// Begin of the window, excluded: RFC 3339, `now`, or back from now such as `-15m` (s, m, h, d).
-    /// Default: 15 minutes before `to`. At most 31 days before `to`.
-    #[param(example = "2026-11-22T03:05:00Z")]
-    from: Option<String>,
-    /// End of the window, included. Default: `now`.
-    #[param(example = "2026-11-22T03:20:00Z")]
-    to: Option<String>,
-    /// What to rank by. Default: `cpu`.
-    #[param(inline, default = "cpu")]
-    sort: Option<Sort>,
-    /// Most instances returned, 1 to 1,000.
-    #[param(default = 20, minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-}
-
-/// Who used what in a window. `processes`, `remaining` and `residual` add up to everything the agent
-/// recorded of processes; what `host` has beyond them belongs to no process, or to processes that
-/// ended between two samples.
-#[derive(Serialize, ToSchema)]
-struct TopAnswer {
-    /// The host.
-    host_id: Uuid,
-    /// Begin of the window, excluded.
-    #[serde(with = "time::serde::rfc3339")]
-    from: OffsetDateTime,
-    /// End of the window, included.
-    #[serde(with = "time::serde::rfc3339")]
-    to: OffsetDateTime,
-    /// What `processes` are ranked by.
-    sort: Sort,
-    /// The first `limit` instances.
-    processes: Vec<ProcessUsage>,
-    /// What the instances beyond `limit` sum to; null: there are none.
-    remaining: Option<ProcessUsage>,
-    /// What was never worth a row of its own; null: nothing.
-    residual: Option<ProcessUsage>,
-    /// The host as a whole.
-    host: HostTotals,
-}
-
-/// Which process ate the CPU, memory, disk or network of a host in a window, and what its command
-/// line was.
-#[utoipa::path(get, path = "/v1/hosts/{host}/processes", tag = "processes", security(("api_key" = ["viewer"])),
-    params(("host" = String, Path, description = "Id or name of the host"), TopQuery),
-    responses((status = 200, description = "The top of the window", body = TopAnswer), HostProblems, OperatorProblems))]
-async fn list_host_processes(
-    State(state): State<ApiState>,
-    _: Viewer,
-    Now(now): Now,
-    Path(host): Path<String>,
-    Query(query): Query<TopQuery>,
-) -> ApiResult<Json<TopAnswer>> {
-    let window = params::window(query.from.as_deref(), query.to.as_deref(), now)?;
-    let limit = params::limit(query.limit, 20, 1000)?;
-    let sort = query.sort.unwrap_or_default();
-    let host_id = resolve_host(&state.readers, &host).await?;
-    let host = state.readers.host_totals(host_id, window).await?;
-    let rows = state.readers.top_processes(host_id, window, sort, limit).await?;
-    let (processes, rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.place.is_some());
-    let mut answer = TopAnswer {
-        host_id,
-        from: window.from,
-        to: window.to,
-        sort,
-        processes,
-        remaining: None,
-        residual: None,
-        host,
-    };
-    for row in rest {
-        match row.instance_id {
-            Some(InstanceKey(_)) => answer.residual = Some(row),
-            None => answer.remaining = Some(row),
-        }
-    }
-    Ok(Json(answer))
 }
 
 /// What to look for.

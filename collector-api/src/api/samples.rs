@@ -1,4 +1,5 @@
-//! Series: `/v1/hosts/{host}/samples` and `/v1/hosts/{host}/processes/{process_id}/samples`.
+//! Series: `/v1/hosts/{host}/samples`, `…/processes/{process_id}/samples` and
+//! `…/instances/{instance_id}/samples`.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,14 +12,17 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::hosts::{HostProblems, resolve_host};
-use super::params::{self, MAX_POINTS, Now};
+use super::params::{self, MAX_POINTS, MAX_WINDOW, Now};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
+use crate::store::Store;
+use crate::store::coverage::Coverage;
 use crate::store::ids::{InstanceKey, ProcessKey};
 use crate::store::processes::{Instance, ProcessText};
-use crate::store::samples::{HostPoint, ProcessPoint, ProcessSeries};
+use crate::store::question::Class;
+use crate::store::samples::{HostPoint, ProcessPoint, ProcessSeries, Window};
 
 /// Most instances of one process in an answer.
 const MAX_INSTANCES: u32 = 20;
@@ -28,6 +32,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .routes(routes!(list_host_samples))
         .routes(routes!(list_process_samples))
+        .routes(routes!(list_instance_samples))
 }
 
 /// When, and how finely.
@@ -36,7 +41,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
 #[into_params(parameter_in = Query)]
 struct SeriesQuery {
     /// Begin of the window, excluded: RFC 3339, `now`, or back from now such as `-15m` (s, m, h, d).
-    /// Default: 15 minutes before `to`. At most 31 days before `to`.
+    /// Default: 15 minutes before `to`. At most 400 days before `to`.
     #[param(example = "-1h")]
     from: Option<String>,
     /// End of the window, included. Default: `now`.
@@ -63,6 +68,8 @@ struct HostSeriesAnswer {
     step_s: Option<u32>,
     /// By time.
     samples: Vec<HostPoint>,
+    /// How complete this is, and how finely it was read.
+    coverage: Coverage,
 }
 
 /// The host's CPU, memory, load, pressure and its agent's cost over a window.
@@ -76,19 +83,44 @@ async fn list_host_samples(
     Path(host): Path<String>,
     Query(query): Query<SeriesQuery>,
 ) -> ApiResult<Json<HostSeriesAnswer>> {
-    let window = params::window(query.from.as_deref(), query.to.as_deref(), now)?;
+    let window = params::window(query.from.as_deref(), query.to.as_deref(), now, MAX_WINDOW)?;
     let mut step_s = params::step(query.step.as_deref(), window)?;
     let host_id = resolve_host(&state.readers, &host).await?;
+    let mut question = state.readers.question(Class::Window).await?;
+    let finest_s = question.finest_step("host", window).await?;
+    step_s = kept_step(step_s, finest_s, window)?;
     // One more than what fits; a window rarely begins where a bucket does, hence the other one.
     let limit = i64::from(MAX_POINTS) + 1;
-    let ask =
-        |step: Option<u32>| state.readers.host_series(host_id, window, step.map(f64::from), limit);
-    let mut samples = ask(step_s).await?;
+    let mut samples = question.host_series(host_id, window, step_s.map(f64::from), limit).await?;
     if step_s.is_none() && samples.len() > MAX_POINTS as usize {
-        step_s = Some(params::fitting_step(window));
-        samples = ask(step_s).await?;
+        let step = params::fitting_step(window, finest_s);
+        step_s = Some(step);
+        samples = question.host_series(host_id, window, Some(f64::from(step)), limit).await?;
     }
-    Ok(Json(HostSeriesAnswer { host_id, from: window.from, to: window.to, step_s, samples }))
+    let coverage = question.coverage(Some(&[host_id]), window).await?;
+    question.answered().await?;
+    Ok(Json(HostSeriesAnswer {
+        host_id,
+        from: window.from,
+        to: window.to,
+        step_s,
+        samples,
+        coverage,
+    }))
+}
+
+/// The step to ask with, where only roll-ups of `finest_s` are kept of a part of the window.
+fn kept_step(step_s: Option<u32>, finest_s: u32, window: Window) -> ApiResult<Option<u32>> {
+    match step_s {
+        Some(step) if finest_s > 0 && step % finest_s != 0 => Err(params::bad_parameter(
+            "step",
+            format!(
+                "must be a multiple of {finest_s}s: a part of the window is only kept rolled up"
+            ),
+        )),
+        None if finest_s > 0 => Ok(Some(params::fitting_step(window, finest_s))),
+        step => Ok(step),
+    }
 }
 
 /// When, how finely, and which runs.
@@ -97,7 +129,7 @@ async fn list_host_samples(
 #[into_params(parameter_in = Query)]
 struct ProcessSeriesQuery {
     /// Begin of the window, excluded: RFC 3339, `now`, or back from now such as `-15m` (s, m, h, d).
-    /// Default: 15 minutes before `to`. At most 31 days before `to`.
+    /// Default: 15 minutes before `to`. At most 400 days before `to`.
     #[param(example = "-1h")]
     from: Option<String>,
     /// End of the window, included. Default: `now`.
@@ -133,6 +165,8 @@ struct ProcessSeriesAnswer {
     instances: Vec<Instance>,
     /// By time and instance.
     samples: Vec<ProcessPoint>,
+    /// How complete the host's data are, and how finely they were read.
+    coverage: Coverage,
 }
 
 /// What a process used over a window, each of its runs by itself.
@@ -150,8 +184,8 @@ async fn list_process_samples(
     Path((host, process_id)): Path<(String, ProcessKey)>,
     Query(query): Query<ProcessSeriesQuery>,
 ) -> ApiResult<Json<ProcessSeriesAnswer>> {
-    let window = params::window(query.from.as_deref(), query.to.as_deref(), now)?;
-    let mut step_s = params::step(query.step.as_deref(), window)?;
+    let window = params::window(query.from.as_deref(), query.to.as_deref(), now, MAX_WINDOW)?;
+    let step_s = params::step(query.step.as_deref(), window)?;
     let store = &state.readers;
     let host_id = resolve_host(store, &host).await?;
     let process = store.find_process(process_id).await?.ok_or_else(|| {
@@ -160,28 +194,123 @@ async fn list_process_samples(
             format!("There is no process {}.", process_id.0.simple()),
         )
     })?;
-    let series = ProcessSeries { host_id, process_id, instance_id: query.instance_id, window };
-    let ask = |step: Option<u32>| {
-        let points = if step.is_some() { MAX_POINTS * MAX_INSTANCES } else { MAX_POINTS };
-        let limit = i64::from(points) + 1;
-        store.process_series(series, step.map(f64::from), i64::from(MAX_INSTANCES), limit)
+    let series = ProcessSeries {
+        host_id,
+        process_id: Some(process_id),
+        instance_id: query.instance_id,
+        window,
     };
-    let mut samples = ask(step_s).await?;
-    if step_s.is_none() && samples.len() > MAX_POINTS as usize {
-        step_s = Some(params::fitting_step(window));
-        samples = ask(step_s).await?;
-    }
-    let mut ids: Vec<InstanceKey> = samples.iter().map(|point| point.instance_id).collect();
-    ids.sort_unstable();
-    ids.dedup();
+    let found = process_series(store, series, step_s).await?;
     Ok(Json(ProcessSeriesAnswer {
         host_id,
         process,
         from: window.from,
         to: window.to,
-        step_s,
-        instances_in_window: samples.first().map_or(0, |point| point.instances_in_window),
-        instances: store.find_instances(host_id, &ids).await?,
-        samples,
+        step_s: found.step_s,
+        instances_in_window: found.samples.first().map_or(0, |point| point.instances_in_window),
+        instances: found.instances,
+        samples: found.samples,
+        coverage: found.coverage,
     }))
+}
+
+/// The series of one run of a process.
+#[derive(Serialize, ToSchema)]
+struct InstanceSeriesAnswer {
+    /// The host.
+    host_id: Uuid,
+    /// What it is; null: its description has not arrived yet, or is not kept any more.
+    instance: Option<Instance>,
+    /// What it ran last.
+    process: Option<ProcessText>,
+    /// Begin of the window, excluded.
+    #[serde(with = "time::serde::rfc3339")]
+    from: OffsetDateTime,
+    /// End of the window, included.
+    #[serde(with = "time::serde::rfc3339")]
+    to: OffsetDateTime,
+    /// Width of the buckets, s; null: every sample by itself.
+    step_s: Option<u32>,
+    /// By time.
+    samples: Vec<ProcessPoint>,
+    /// How complete the host's data are, and how finely they were read.
+    coverage: Coverage,
+}
+
+/// What one instance used over a window, whatever it ran.
+#[utoipa::path(get, path = "/v1/hosts/{host}/instances/{instance_id}/samples", tag = "processes",
+    security(("api_key" = ["viewer"])),
+    params(
+        ("host" = String, Path, description = "Id or name of the host"),
+        ("instance_id" = InstanceKey, Path, description = "Key of the instance within the host; 0: the residual"),
+        SeriesQuery),
+    responses((status = 200, description = "The series", body = InstanceSeriesAnswer), HostProblems, OperatorProblems))]
+async fn list_instance_samples(
+    State(state): State<ApiState>,
+    _: Viewer,
+    Now(now): Now,
+    Path((host, instance_id)): Path<(String, InstanceKey)>,
+    Query(query): Query<SeriesQuery>,
+) -> ApiResult<Json<InstanceSeriesAnswer>> {
+    let window = params::window(query.from.as_deref(), query.to.as_deref(), now, MAX_WINDOW)?;
+    let step_s = params::step(query.step.as_deref(), window)?;
+    let store = &state.readers;
+    let host_id = resolve_host(store, &host).await?;
+    let series =
+        ProcessSeries { host_id, process_id: None, instance_id: Some(instance_id), window };
+    let mut found = process_series(store, series, step_s).await?;
+    if found.instances.is_empty() {
+        found.instances = store.find_instances(host_id, &[instance_id]).await?;
+    }
+    let instance = found.instances.pop();
+    let process = match instance.as_ref() {
+        Some(instance) => store.find_process(instance.process_id).await?,
+        None => None,
+    };
+    Ok(Json(InstanceSeriesAnswer {
+        host_id,
+        instance,
+        process,
+        from: window.from,
+        to: window.to,
+        step_s: found.step_s,
+        samples: found.samples,
+        coverage: found.coverage,
+    }))
+}
+
+/// What the series of processes and instances have in common.
+struct FoundSeries {
+    step_s: Option<u32>,
+    instances: Vec<Instance>,
+    samples: Vec<ProcessPoint>,
+    coverage: Coverage,
+}
+
+async fn process_series(
+    store: &Store,
+    series: ProcessSeries,
+    asked_step_s: Option<u32>,
+) -> ApiResult<FoundSeries> {
+    let window = series.window;
+    let mut question = store.question(Class::Window).await?;
+    let finest_s = question.finest_step("process", window).await?;
+    let mut step_s = kept_step(asked_step_s, finest_s, window)?;
+    let most = i64::from(MAX_INSTANCES);
+    let points = if step_s.is_some() { MAX_POINTS * MAX_INSTANCES } else { MAX_POINTS };
+    let mut samples =
+        question.process_series(series, step_s.map(f64::from), most, i64::from(points) + 1).await?;
+    if step_s.is_none() && samples.len() > MAX_POINTS as usize {
+        let step = params::fitting_step(window, finest_s);
+        step_s = Some(step);
+        let points = i64::from(MAX_POINTS * MAX_INSTANCES) + 1;
+        samples = question.process_series(series, Some(f64::from(step)), most, points).await?;
+    }
+    let coverage = question.coverage(Some(&[series.host_id]), window).await?;
+    question.answered().await?;
+    let mut ids: Vec<InstanceKey> = samples.iter().map(|point| point.instance_id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let instances = store.find_instances(series.host_id, &ids).await?;
+    Ok(FoundSeries { step_s, instances, samples, coverage })
 }

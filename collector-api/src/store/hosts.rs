@@ -1,6 +1,9 @@
 //! What operators ask about hosts.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -55,6 +58,9 @@ pub struct HostSummary {
     pub memory_total_bytes: Option<i64>,
     /// Total minus available, bytes.
     pub memory_used_bytes: Option<i64>,
+    /// Labels: name to value.
+    #[schema(value_type = Object, example = json!({"env": "prod"}))]
+    pub labels: serde_json::Value,
 }
 
 /// A host that a name or an id stands for.
@@ -169,10 +175,11 @@ pub struct AgentState {
 }
 
 impl Store {
-    /// Hosts whose name contains `q`, by name and id, after the host `after`.
+    /// Hosts whose name contains `q` and which carry `labels`, by name and id, after the host `after`.
     pub async fn list_hosts(
         &self,
         q: &str,
+        labels: &BTreeMap<String, String>,
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<HostSummary>, StoreError> {
@@ -182,14 +189,15 @@ impl Store {
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
                    enrolled_at as "enrolled_at!", last_seen_at, last_sampled_at, deadline_at, silent, interval_ms,
-                   cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes
+                   cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts
-            where ($1 = '%%' or host_name ilike $1)
+            where ($1 = '%%' or host_name ilike $1) and ($4 = '{}'::jsonb or labels @> $4)
               and ($2::uuid is null or (host_name, host_id) > (select a.host_name, a.host_id from hosts a where a.host_id = $2))
             order by host_name, host_id limit $3"#,
             like_pattern(q),
             after,
             limit,
+            Json(labels) as _,
         )
         .fetch_all(&self.pool)
         .await
@@ -204,13 +212,28 @@ impl Store {
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
                    enrolled_at as "enrolled_at!", last_seen_at, last_sampled_at, deadline_at, silent, interval_ms,
-                   cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes
+                   cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts where host_id = $1"#,
             host_id,
         )
         .fetch_optional(&self.pool)
         .await
         .map_err(StoreError::of("find_host"))
+    }
+
+    /// Ids of the hosts that carry all of `labels`.
+    pub async fn hosts_with(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let hosts = sqlx::query_scalar!(
+            "/* hosts_with */ select procfleet_hosts_with($1)",
+            Json(labels) as _,
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::of("hosts_with"))?;
+        Ok(hosts.unwrap_or_default())
     }
 
     /// Every host with this id or this name, active ones first, at most `limit`.

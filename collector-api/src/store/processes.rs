@@ -13,6 +13,8 @@ use super::{Store, StoreError};
 pub struct Instance {
     /// Its key within the host.
     pub instance_id: InstanceKey,
+    /// What it ran last.
+    pub process_id: ProcessKey,
     /// Process id in the host's pid namespace.
     pub pid: i32,
     /// Its parent when it was first seen.
@@ -99,7 +101,7 @@ impl Store {
         sqlx::query_as!(
             Instance,
             r#"/* find_instances */
-            select instance_id as "instance_id: InstanceKey", pid, parent_pid, user_id, owner,
+            select instance_id as "instance_id: InstanceKey", process_id as "process_id: ProcessKey", pid, parent_pid, user_id, owner,
                    executable_path, systemd_unit, container_id, pod_uid, service_ports, cgroup, creation_time
             from process_instances where host_id = $1 and instance_id = any($2)
             order by creation_time desc, instance_id"#,

@@ -74,7 +74,10 @@ impl Question {
     /// Where its statements go.
     pub(super) fn connection(&mut self) -> Result<&mut PgConnection, StoreError> {
         // Only `answered` takes it, and that consumes the question.
-        self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed).map_err(StoreError::of("question"))
+        self.connection
+            .as_deref_mut()
+            .ok_or(sqlx::Error::PoolClosed)
+            .map_err(StoreError::of("question"))
     }
 
     /// Ends the transaction and gives the connection back.

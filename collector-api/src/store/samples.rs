@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::ids::{InstanceKey, ProcessKey};
 use super::StoreError;
+use super::ids::{InstanceKey, ProcessKey};
 use super::question::Question;
 
 /// The time a question is about: `from` excluded, `to` included, because a sample stands for the

@@ -18,7 +18,17 @@ async fn every_bad_question_names_its_parameter() {
         ("/v1/hosts/db/processes?from=yesterday", "from"),
         ("/v1/hosts/db/processes?to=x", "to"),
         ("/v1/hosts/db/processes?from=now&to=-1m", "from"),
-        ("/v1/hosts/db/processes?from=-32d", "from"),
+        ("/v1/hosts/db/processes?from=-401d", "from"),
+        ("/v1/top?from=-32d", "from"),
+        ("/v1/top?limit=1001", "limit"),
+        ("/v1/top?after=10001", "after"),
+        ("/v1/top?labels=env", "labels"),
+        ("/v1/top?host=db&labels=env=prod", "labels"),
+        ("/v1/hosts?labels==x", "labels"),
+        ("/v1/compare?from=-32d", "from"),
+        ("/v1/compare?back=0s", "back"),
+        ("/v1/compare?limit=0", "limit"),
+        ("/v1/hosts/db/instances/1/samples?step=x", "step"),
         ("/v1/hosts/db/processes?limit=1001", "limit"),
         ("/v1/hosts/db/samples?step=0s", "step"),
         ("/v1/hosts/db/samples?from=-1d&step=1s", "step"),
@@ -40,6 +50,10 @@ async fn every_bad_question_names_its_parameter() {
         "/v1/hosts/db/processes?sort=disc".to_owned(),
         "/v1/hosts/db/processes?form=-1h".to_owned(),
         "/v1/hosts/db/processes/xyz/samples".to_owned(),
+        "/v1/top?by=pid".to_owned(),
+        "/v1/top?after=-1".to_owned(),
+        "/v1/compare?sort=x".to_owned(),
+        "/v1/hosts/db/instances/-1/samples".to_owned(),
         format!("/v1/hosts/db/processes/{id}/samples?instance_id=-1"),
         format!("/v1/hosts/db/processes/{id}/samples?instance_id=9223372036854775808"),
     ] {
@@ -47,6 +61,7 @@ async fn every_bad_question_names_its_parameter() {
     }
     for path in [
         "/v1/hosts/nobody".to_owned(),
+        "/v1/top?host=nobody".to_owned(),
         "/v1/hosts/00000000-0000-0000-0000-000000000009/samples".to_owned(),
         format!("/v1/hosts/db/processes/{id}/samples"),
     ] {

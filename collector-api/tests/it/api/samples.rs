@@ -50,9 +50,15 @@ async fn a_series_is_raw_until_it_is_too_long_and_then_in_buckets() {
             api.get("/v1/hosts/db/samples?from=2026-03-01T02:12:00Z&to=2026-03-01T03:12:00Z").await;
         assert_eq!(long["step_s"], 10);
         let samples = long["samples"].as_array().unwrap();
-        assert_eq!(samples.len(), 240);
-        let sum: i64 = samples.iter().map(|point| point["cpu_user_us"].as_i64().unwrap()).sum();
+        // The window begins 20 minutes before the samples do: a gap is a gap.
+        assert_eq!(samples.len(), 360);
+        let (gap, kept) = samples.split_at(120);
+        for point in gap {
+            assert_eq!((&point["sample_count"], &point["cpu_user_us"]), (&json!(0), &json!(null)));
+        }
+        let sum: i64 = kept.iter().map(|point| point["cpu_user_us"].as_i64().unwrap()).sum();
         assert_eq!(sum, 12_000);
+        assert_eq!(long["coverage"]["resolution"], "raw");
     }
 }
 
