@@ -1,6 +1,6 @@
 //! `procfleet-agent`: the program on a monitored host.
 //!
-//! `main → agent → {collectors, spool, uplink} → {procfs, bpf, metrics} → shared-model`. Siblings never
+//! `main → agent → {collectors, spool, uplink} → {sockets, procfs, bpf, metrics} → shared-model`. Siblings never
 //! import each other; only `uplink` knows TLS and HTTP.
 
 pub mod agent;
@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod once;
 pub mod procfs;
 pub mod profile;
+pub mod sockets;
 pub mod spool;
 #[cfg(test)]
 mod testing;

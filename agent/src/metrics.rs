@@ -61,6 +61,18 @@ pub static INTERVAL_LENGTHENED: Counter = Counter::new("interval_lengthened");
 pub static CLOCK_JUMPS: Counter = Counter::new("clock_jumps");
 /// Requests to a server that failed or were refused.
 pub static REQUESTS_FAILED: Counter = Counter::new("requests_failed");
+/// Searches for the holders of sockets that ended early (unattributed in the report).
+pub static SOCKET_SEARCHES_CUT: Counter = Counter::new("socket_searches_cut");
+/// Times the kernel dropped notifications of connections that ended.
+pub static SOCKET_ENDS_LOST: Counter = Counter::new("socket_ends_lost");
+/// Connections beyond what is remembered (not in the report).
+pub static SOCKETS_SHED: Counter = Counter::new("sockets_shed");
+/// Rows of connections beyond what one report carries (summed instead).
+pub static CONNECTION_ROWS_FOLDED: Counter = Counter::new("connection_rows_folded");
+/// Network namespaces beyond what one tick reads.
+pub static NAMESPACES_SHED: Counter = Counter::new("namespaces_shed");
+/// Network namespaces that could not be read in a tick.
+pub static NAMESPACES_UNREAD: Counter = Counter::new("namespaces_unread");
 
 /// Every counter, in the order of this file.
 pub static ALL: &[&Counter] = &[
@@ -79,6 +91,12 @@ pub static ALL: &[&Counter] = &[
     &INTERVAL_LENGTHENED,
     &CLOCK_JUMPS,
     &REQUESTS_FAILED,
+    &SOCKET_SEARCHES_CUT,
+    &SOCKET_ENDS_LOST,
+    &SOCKETS_SHED,
+    &CONNECTION_ROWS_FOLDED,
+    &NAMESPACES_SHED,
+    &NAMESPACES_UNREAD,
 ];
 
 /// Every counter that is not 0, by name.

@@ -9,7 +9,7 @@ use std::fs;
 
 use serde::Deserialize;
 use shared_model::NetworkInterfaceSample;
-use shared_model::limits::MAX_DEVICES;
+use shared_model::limits::{MAX_COUNTER, MAX_DEVICES};
 
 use super::delta::delta_word;
 use super::{Batch, CollectError, Collector, Setup, Tick, read_if_supported, text};
@@ -96,12 +96,34 @@ impl Collector for NetworkInterface {
             batch.network_interfaces.push(row);
             now.insert(interface, counters);
         }
+        self.sum_outward(&now, batch);
         self.before = now;
         if self.before.is_empty() { Err(CollectError::NoData) } else { Ok(()) }
     }
 }
 
 impl NetworkInterface {
+    /// What left and entered the host: see [`shared_model::HostSample::interface_receive_bytes`].
+    fn sum_outward(&self, now: &HashMap<String, Counters>, batch: &mut Batch) {
+        let class = self.root.sys.join("class/net");
+        let has_device = |name: &str| class.join(name).join("device").exists();
+        let any_device = now.keys().any(|name| has_device(name));
+        let is_outward = |name: &str| if any_device { has_device(name) } else { name != "lo" };
+        let rows = batch.network_interfaces.iter().filter(|row| is_outward(&row.interface));
+        let (mut receive, mut transmit) = (None, None);
+        for row in rows {
+            for (sum, bytes) in
+                [(&mut receive, row.receive_bytes), (&mut transmit, row.transmit_bytes)]
+            {
+                if let Some(bytes) = bytes {
+                    *sum = Some(sum.unwrap_or(0_u64).saturating_add(bytes).min(MAX_COUNTER));
+                }
+            }
+        }
+        batch.host.interface_receive_bytes = receive;
+        batch.host.interface_transmit_bytes = transmit;
+    }
+
     /// Null where the driver knows none: no file, `EINVAL` on reading, or not a speed.
     fn read_speed(&self, interface: &str) -> Option<u64> {
         let path = self.root.sys.join("class/net").join(interface).join("speed");

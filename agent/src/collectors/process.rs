@@ -6,12 +6,13 @@
 //!    sample. What ends between two steps is no error.
 //!    What those who ended used since then goes to the residual ([`ended`]): only so do rows add up to
 //!    the host where many processes live for less than an interval.
+//!    What each moved over the network is joined to its row ([`network`], [`crate::sockets`]).
 //! 2. **Select** what gets a row of its own; the rest is summed ([`selection`]). Patterns match the
 //!    redacted command line, so with patterns every new instance's is read first.
 //! 3. **Complete the kept rows** with what is too costly for all: open descriptors, fresh swap.
 //! 4. **Describe** what the server may not know ([`dictionary`], [`details`]).
 //!
-//! Unknown here, in tier B: network, run-queue delay and context switches. `/proc/<pid>/status` and
+//! Unknown here, in tier B: run-queue delay and context switches. `/proc/<pid>/status` and
 //! `schedstat` count the first thread only, which is wrong for every process with more; the sum of the
 //! live threads falls when one ends. Descriptors are counted for kept rows only (the residual's are
 //! null). **Swap**: while the host has none in use, 0 for all and no file read; else `status` of kept rows in every
@@ -26,6 +27,7 @@ mod dictionary;
 mod ended;
 mod files;
 mod live;
+mod network;
 mod owners;
 mod redaction;
 mod selection;
@@ -42,6 +44,7 @@ use self::live::{Live, Totals, Units};
 use super::{Batch, CollectError, Collector, Setup, Tick};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root, amount_of, fields, lines, parse_u64};
 use crate::profile::Profile;
+use crate::sockets::Sockets;
 
 /// How old the swap of a process without a row may be.
 const SWAP_EVERY: Duration = Duration::from_mins(5);
@@ -62,6 +65,7 @@ struct Processes {
     table: Table,
     dictionary: Dictionary,
     ended: Ended,
+    sockets: Sockets,
     previous: Option<Walk>,
     /// Between the last two walks.
     interval: Option<Duration>,
@@ -94,6 +98,7 @@ impl Processes {
             table: Table::new(),
             dictionary: Dictionary::new(setup),
             ended: Ended::default(),
+            sockets: Sockets::new(&setup.root),
             previous: None,
             interval: None,
             rows: Vec::new(),
@@ -111,13 +116,22 @@ impl Collector for Processes {
         };
         self.walk(tick, &mut files)?;
         let ended = self.cpu_of_ended();
+        let rows = (&mut self.rows[..], &self.pids[..]);
+        let network = network::read(&mut self.sockets, rows, tick, self.interval);
         batch.tier = self.tier(&files);
         let kept = self.select(&tick.profile);
         self.complete(&mut files, &kept, tick.monotonic);
         self.files = Some(files);
-        self.describe(tick, &kept, batch)?;
+        let owners = network::owners(&network);
+        let named = self.rows.iter().map(|row| owners.contains(&row.instance_id));
+        let described: Vec<bool> =
+            kept.iter().zip(named).map(|(kept, named)| *kept || named).collect();
+        self.describe(tick, &described, batch)?;
         let left_over = self.rows.iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(row, _)| row);
-        batch.processes.extend(selection::residual(left_over, ended));
+        let mut residual = selection::residual(left_over, ended);
+        network::add_ended(&mut residual, network.of_ended());
+        batch.processes.extend(residual);
+        network::deliver(network, batch);
         batch
             .processes
             .extend(self.rows.drain(..).zip(kept).filter(|(_, kept)| *kept).map(|(row, _)| row));
@@ -285,14 +299,14 @@ impl Processes {
         }
     }
 
-    /// Describes the kept rows, and what is due again.
+    /// Describes the marked rows, and what is due again.
     fn describe(
         &mut self,
         tick: &Tick,
-        kept: &[bool],
+        marked: &[bool],
         batch: &mut Batch,
     ) -> Result<(), CollectError> {
-        let wanted = self.pids.iter().zip(kept).filter(|(_, kept)| **kept).map(|(pid, _)| *pid);
+        let wanted = self.pids.iter().zip(marked).filter(|(_, is)| **is).map(|(pid, _)| *pid);
         Dictionary::want(&mut self.table, wanted);
         let due = Dictionary::wanted(&self.table);
         self.dictionary.read_details(&mut self.table, due.into_iter());

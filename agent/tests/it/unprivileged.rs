@@ -50,9 +50,16 @@ fn without_privileges_fields_are_unknown_and_one_line_says_so() {
     assert!(!rows.is_empty());
     for row in rows {
         assert_eq!((row.disk_read_bytes, row.disk_write_bytes), (None, None), "{row:?}");
+        assert_eq!(
+            (row.network_receive_bytes, row.network_transmit_bytes),
+            (None, None),
+            "{row:?}"
+        );
         assert!(row.cpu_user_us.is_some() && row.memory_usage_bytes.is_some(), "{row:?}");
     }
     assert!(report.host.cpu_user_us.is_some());
+    assert_eq!((report.connections.len(), report.host.socket_receive_bytes), (0, None));
+    assert_eq!(log.lines().filter(|line| line.contains("network use")).count(), 1, "{log}");
     assert_eq!(log.lines().filter(|line| line.contains("privileges")).count(), 1, "{log}");
 
     let mut command = unprivileged(&directory.0);

@@ -102,7 +102,7 @@ fn add_row(sum: &mut ProcessSample, row: &ProcessSample) {
     add(&mut sum.context_switches_involuntary, row.context_switches_involuntary);
 }
 
-fn add(sum: &mut Option<u64>, value: Option<u64>) {
+pub(super) fn add(sum: &mut Option<u64>, value: Option<u64>) {
     if let Some(value) = value {
         *sum = Some(sum.unwrap_or(0).saturating_add(value).min(MAX_COUNTER));
     }
@@ -130,27 +130,32 @@ fn uses(row: &ProcessSample) -> [Option<u64>; RESOURCES] {
 
 /// The least of each resource that keeps a row, over this interval.
 fn thresholds(profile: &Profile, interval: Option<Duration>) -> [Option<u64>; RESOURCES] {
-    let over_interval = |per_second: f64| {
-        let least = (per_second * interval?.as_secs_f64()).ceil();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "`as` saturates: a negative threshold is 0, NaN is 0, a huge one keeps nothing"
-        )]
-        let least = least as u64;
-        Some(least)
-    };
+    [
+        amount(profile.cpu_cores * 1e6, interval),
+        Some(profile.memory_bytes),
+        over_interval(profile.disk_bytes_per_second, interval),
+        over_interval(profile.network_bytes_per_second, interval),
+    ]
+}
+
+/// What a rate in bytes per second comes to in this interval.
+pub(super) fn over_interval(rate: u64, interval: Option<Duration>) -> Option<u64> {
     #[expect(
         clippy::cast_precision_loss,
         reason = "a threshold need not be exact beyond 2^53 bytes"
     )]
-    let bytes_per_second = |rate: u64| over_interval(rate as f64);
-    [
-        over_interval(profile.cpu_cores * 1e6),
-        Some(profile.memory_bytes),
-        bytes_per_second(profile.disk_bytes_per_second),
-        bytes_per_second(profile.network_bytes_per_second),
-    ]
+    amount(rate as f64, interval)
+}
+
+fn amount(per_second: f64, interval: Option<Duration>) -> Option<u64> {
+    let least = (per_second * interval?.as_secs_f64()).ceil();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates: a negative threshold is 0, NaN is 0, a huge one keeps nothing"
+    )]
+    let least = least as u64;
+    Some(least)
 }
 
 #[cfg(test)]

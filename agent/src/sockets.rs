@@ -1,0 +1,153 @@
+//! Sockets: what every process moves over the network, and with whom.
+//!
+//! - **Tier B** ([`listing`]): `sock_diag` in every network namespace; which process holds a socket is looked
+//!   for in `/proc/<pid>/fd` when a socket is new ([`holders`]). TCP only: the kernel counts no bytes of UDP
+//!   sockets. Needs root, and Linux 4.1 for byte counters (3.10 lists connections without).
+//!
+//! Both tiers deliver [`Socket`]s with counters since their birth; [`ledger`] turns them into deltas,
+//! [`assembly`] adds them up per process, [`fold`] makes rows of them.
+//!
+//! **What is counted.** Payload, not packets: bytes received in order, bytes transmitted at least once.
+//! A socket is counted once, for the lowest process id of those that hold it, and marked `shared` where
+//! several do. What nobody holds (the kernel's own sockets, connections that outlive their process) is
+//! explicit: a row without an instance. A connection's last bytes, moved after its process closed it, belong to
+//! that process. Both ends of a connection within the host are rows; their `scope` keeps them out of the
+//! host's totals.
+
+pub mod addresses;
+mod assembly;
+pub mod diag;
+mod fold;
+mod holders;
+mod ledger;
+mod listing;
+mod namespaces;
+pub mod netlink;
+pub mod socket;
+
+use std::collections::HashMap;
+use std::io;
+
+use shared_model::limits::MAX_COUNTER;
+use shared_model::{ConnectionSample, InstanceId, ProcessSample};
+
+use self::ledger::Ledger;
+use self::listing::Listing;
+use crate::procfs::Root;
+
+pub use self::socket::{Counters, Socket};
+
+/// A process that lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its thread group id.
+    pub pid: u32,
+    /// Which run.
+    pub instance_id: InstanceId,
+}
+
+/// What the caller wants to know.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A connection that moved this much is a row of its own.
+    pub large_bytes: Option<u64>,
+    /// Rows also for connections that moved nothing, and for UDP sockets without counters.
+    pub include_idle: bool,
+}
+
+/// Payload moved in an interval, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Received.
+    pub receive_bytes: u64,
+    /// Transmitted.
+    pub transmit_bytes: u64,
+}
+
+/// What the network was used for since the last reading.
+#[derive(Debug, Default)]
+pub struct NetworkUse {
+    /// Who moved anything, the ended included. `None`: unknown (the first reading, or a kernel without counters).
+    pub by_instance: Option<HashMap<InstanceId, Traffic>>,
+    /// From and to other hosts, held by a process or not.
+    pub external: Option<Traffic>,
+    /// See [`shared_model::Report::connections`].
+    pub connections: Vec<ConnectionSample>,
+    /// TCP ports that a process listens on, ascending, by process id.
+    pub listening: HashMap<u32, Vec<u16>>,
+}
+
+/// Why nothing is known of sockets.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketsError {
+    /// Neither the sockets of others nor their holders may be read.
+    #[error("the sockets of other users may not be seen")]
+    Denied,
+    /// The kernel has no `sock_diag`, or refuses it.
+    #[error("cannot open sock_diag")]
+    Open(#[source] io::Error),
+}
+
+/// Reads sockets, tick by tick.
+pub struct Sockets {
+    ledger: Ledger,
+    listing: Listing,
+    failure_logged: bool,
+}
+
+impl Sockets {
+    /// Of the host whose processes are below `root`. Reads nothing yet.
+    pub fn new(root: &Root) -> Self {
+        Self { ledger: Ledger::default(), listing: Listing::new(&root.proc), failure_logged: false }
+    }
+
+    /// What was used since the last call, which was one interval ago. `processes` are all that live. Without
+    /// privileges or support everything is unknown, and one line in the log says so.
+    pub fn read(&mut self, processes: &[Process], options: &Options) -> NetworkUse {
+        match self.listing.read(&mut self.ledger, processes, options) {
+            Ok(network) => network,
+            Err(error) => {
+                if !self.failure_logged {
+                    self.failure_logged = true;
+                    tracing::info!(
+                        error = &error as &dyn std::error::Error,
+                        "network use of processes stays unknown"
+                    );
+                }
+                NetworkUse::default()
+            }
+        }
+    }
+}
+
+impl Traffic {
+    /// Adds what is known of a row.
+    fn add(&mut self, row: &ConnectionSample) {
+        let sum =
+            |one: u64, other: Option<u64>| one.saturating_add(other.unwrap_or(0)).min(MAX_COUNTER);
+        self.receive_bytes = sum(self.receive_bytes, row.receive_bytes);
+        self.transmit_bytes = sum(self.transmit_bytes, row.transmit_bytes);
+    }
+}
+
+impl NetworkUse {
+    /// Fills in the network columns of rows of single instances, and takes them out of `by_instance`: what is
+    /// left belongs to instances that ended. Whoever holds no socket moved 0 bytes.
+    pub fn join(&mut self, rows: &mut [ProcessSample]) {
+        let Some(by_instance) = &mut self.by_instance else { return };
+        for row in rows {
+            let traffic = by_instance.remove(&row.instance_id).unwrap_or_default();
+            row.network_receive_bytes = Some(traffic.receive_bytes);
+            row.network_transmit_bytes = Some(traffic.transmit_bytes);
+        }
+    }
+
+    /// What is left after [`Self::join`], summed. `None`: unknown.
+    pub fn of_ended(&self) -> Option<Traffic> {
+        let by_instance = self.by_instance.as_ref()?;
+        Some(by_instance.values().fold(Traffic::default(), |sum, one| Traffic {
+            receive_bytes: sum.receive_bytes.saturating_add(one.receive_bytes).min(MAX_COUNTER),
+            transmit_bytes: sum.transmit_bytes.saturating_add(one.transmit_bytes).min(MAX_COUNTER),
+        }))
+    }
+}
