@@ -35,7 +35,7 @@ use shared_model::{
 };
 use uuid::Uuid;
 
-use crate::bpf::Bpf;
+use crate::bpf::{Bpf, BpfError};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root};
 use crate::profile::{Pattern, Profile};
 
@@ -97,6 +97,9 @@ pub enum CollectError {
     /// A file could not be read or understood.
     #[error(transparent)]
     Procfs(#[from] ProcfsError),
+    /// A BPF program cannot be read.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
     /// A system call without a path failed.
     #[error("{call} failed")]
     Call {

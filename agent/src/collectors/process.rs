@@ -31,17 +31,20 @@ mod network;
 mod owners;
 mod redaction;
 mod selection;
+mod tasks;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use shared_model::{ProcessSample, Tier, Timestamp};
+use shared_model::{FieldSource, ProcessSample, Tier, Timestamp};
 use uuid::Uuid;
 
 use self::dictionary::{Dictionary, Table};
 use self::ended::Ended;
-use self::files::Files;
+use self::files::{Files, Reading};
 use self::live::{Live, Totals, Units};
 use super::{Batch, CollectError, Collector, Setup, Tick};
+use crate::bpf::{Bpf, records};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root, amount_of, fields, lines, parse_u64};
 use crate::profile::Profile;
 use crate::sockets::Sockets;
@@ -59,7 +62,9 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
 struct Processes {
     root: Root,
     boot_id: Uuid,
+    bpf: Arc<Bpf>,
     units: Units,
+    source: Source,
     files: Option<Files>,
     reader: Reader,
     table: Table,
@@ -73,6 +78,34 @@ struct Processes {
     rows: Vec<ProcessSample>,
     pids: Vec<u32>,
     denial_logged: bool,
+    /// The memory of the rows lacks no CPU's share.
+    is_exact: bool,
+}
+
+/// Where processes are read.
+#[derive(Debug)]
+enum Source {
+    /// `/proc`, and why not the other.
+    Proc(String),
+    /// The BPF iterator; what it said last.
+    Tasks(Vec<records::Process>),
+}
+
+impl Source {
+    fn of(bpf: &Bpf) -> Self {
+        match bpf.refusal("tasks") {
+            Some(reason) => Self::Proc(reason.to_owned()),
+            None => Self::Tasks(Vec::new()),
+        }
+    }
+
+    /// See [`Units::cpu_per_second`].
+    fn cpu_per_second(&self) -> u64 {
+        match self {
+            Self::Proc(_) => rustix::param::clock_ticks_per_second(),
+            Self::Tasks(_) => 1_000_000,
+        }
+    }
 }
 
 /// When a walk began.
@@ -86,13 +119,17 @@ struct Walk {
 
 impl Processes {
     fn new(setup: &Setup) -> Self {
+        let source = Source::of(&setup.bpf);
         Self {
             root: setup.root.clone(),
             boot_id: setup.boot_id,
+            bpf: Arc::clone(&setup.bpf),
             units: Units {
                 ticks_per_second: rustix::param::clock_ticks_per_second(),
+                cpu_per_second: source.cpu_per_second(),
                 page_bytes: rustix::param::page_size() as u64,
             },
+            source,
             files: None,
             reader: Reader::default(),
             table: Table::new(),
@@ -104,6 +141,7 @@ impl Processes {
             rows: Vec::new(),
             pids: Vec::new(),
             denial_logged: false,
+            is_exact: true,
         }
     }
 }
@@ -118,7 +156,7 @@ impl Collector for Processes {
         let ended = self.cpu_of_ended();
         let rows = (&mut self.rows[..], &self.pids[..]);
         let network = network::read(&mut self.sockets, rows, tick, self.interval);
-        batch.tier = self.tier(&files);
+        self.name_source(&files, batch);
         let kept = self.select(&tick.profile);
         self.complete(&mut files, &kept, tick.monotonic);
         self.files = Some(files);
@@ -153,20 +191,16 @@ impl Processes {
         self.dictionary.begin(&mut self.table, tick.describe_all, tick.monotonic);
         self.ended.begin();
         self.rows.clear();
-        let mut pids = std::mem::take(&mut self.pids);
-        files.list(&mut pids)?;
-        let mut failure = None;
-        pids.retain(|&pid| match self.read(pid, walk, files) {
-            Ok(seen) => seen,
-            Err(error) => {
-                failure.get_or_insert(error);
-                false
+        match std::mem::replace(&mut self.source, Source::Proc(String::new())) {
+            Source::Tasks(mut tasks) => {
+                let read = self.walk_tasks(walk, &mut tasks);
+                self.source = Source::Tasks(tasks);
+                read?;
             }
-        });
-        self.pids = pids;
-        // One process that cannot be read is not the end of the others.
-        if let Some(error) = failure.filter(|_| self.rows.is_empty()) {
-            return Err(error.into());
+            proc @ Source::Proc(_) => {
+                self.source = proc;
+                self.walk_proc(walk, files)?;
+            }
         }
         let (dictionary, ended) = (&mut self.dictionary, &mut self.ended);
         self.table.retain(|pid, live| {
@@ -179,10 +213,50 @@ impl Processes {
             }
             is_alive
         });
-        self.add_swap(files, tick.monotonic);
+        if matches!(self.source, Source::Proc(_)) {
+            self.add_swap(files, tick.monotonic);
+        }
         self.interval = before.map(|before| walk.monotonic.saturating_sub(before.monotonic));
         self.previous = Some(walk);
         Ok(())
+    }
+
+    /// One pass of the iterator.
+    fn walk_tasks(
+        &mut self,
+        walk: Walk,
+        tasks: &mut Vec<records::Process>,
+    ) -> Result<(), CollectError> {
+        self.pids.clear();
+        tasks::read(&self.bpf, tasks)?;
+        self.is_exact =
+            tasks.iter().all(|process| process.thread.is_exact || process.thread.pages.is_none());
+        for process in tasks {
+            let reading = tasks::reading(process, self.units.ticks_per_second);
+            self.take(process.thread.tgid, walk, &reading, None);
+            self.pids.push(process.thread.tgid);
+        }
+        Ok(())
+    }
+
+    /// One walk of `/proc`.
+    fn walk_proc(&mut self, walk: Walk, files: &mut Files) -> Result<(), CollectError> {
+        let mut pids = std::mem::take(&mut self.pids);
+        files.list(&mut pids)?;
+        let mut failure = None;
+        pids.retain(|&pid| match self.read(pid, walk, files) {
+            Ok(seen) => seen,
+            Err(error) => {
+                failure.get_or_insert(error);
+                false
+            }
+        });
+        self.pids = pids;
+        // One process that cannot be read is not the end of the others.
+        match failure.filter(|_| self.rows.is_empty()) {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 
     /// Samples one process. False: it is gone.
@@ -190,26 +264,30 @@ impl Processes {
         let mut known = self.table.get_mut(&pid);
         let mut kept = known.as_mut().and_then(|live| live.files.take());
         let Some(reading) = files.read(pid, &mut kept)? else { return Ok(false) };
-        let stat = &reading.stat;
-        let live = match known {
-            Some(live) if live.start_ticks == stat.start_ticks => live,
-            _ => {
-                let is_born =
-                    self.previous.is_some_and(|before| stat.start_ticks >= before.uptime_ticks);
-                let totals = is_born.then_some(Totals::BIRTH);
-                let new = Live::new(self.boot_id, pid, stat, totals);
-                if let Some(reused) = self.table.insert(pid, new) {
-                    self.ended.gone(pid, &reused);
-                    self.dictionary.forget(&reused.entry);
-                }
-                let Some(live) = self.table.get_mut(&pid) else { return Ok(false) };
-                live
-            }
-        };
-        live.seen = walk.number;
-        live.files = kept;
-        self.rows.push(live.update(&reading, self.units));
+        self.take(pid, walk, &reading, kept);
         Ok(true)
+    }
+
+    /// Makes the row of a process out of what was read of it.
+    fn take(&mut self, pid: u32, walk: Walk, reading: &Reading<'_>, kept: Option<files::Kept>) {
+        let stat = &reading.stat;
+        let is_known =
+            self.table.get(&pid).is_some_and(|live| live.start_ticks == stat.start_ticks);
+        if !is_known {
+            let is_born =
+                self.previous.is_some_and(|before| stat.start_ticks >= before.uptime_ticks);
+            let totals = is_born.then_some(Totals::BIRTH);
+            let new = Live::new(self.boot_id, pid, stat, totals);
+            if let Some(reused) = self.table.insert(pid, new) {
+                self.ended.gone(pid, &reused);
+                self.dictionary.forget(&reused.entry);
+            }
+        }
+        if let Some(live) = self.table.get_mut(&pid) {
+            live.seen = walk.number;
+            live.files = kept;
+            self.rows.push(live.update(reading, self.units));
+        }
     }
 
     fn uptime_ticks(&mut self) -> Result<u64, ProcfsError> {
@@ -259,7 +337,21 @@ impl Processes {
         amount_of(file, "SwapTotal")?.checked_sub(amount_of(file, "SwapFree")?)
     }
 
-    fn tier(&mut self, files: &Files) -> Option<Tier> {
+    /// Says where this run's data came from.
+    fn name_source(&mut self, files: &Files, batch: &mut Batch) {
+        let (tier, reason) = match &self.source {
+            Source::Tasks(_) => (Tier::A, None),
+            Source::Proc(reason) => {
+                let reason = reason.clone();
+                (self.proc_tier(files).unwrap_or(Tier::B), Some(reason))
+            }
+        };
+        batch.tier = Some(tier);
+        let fields = "processes".to_owned();
+        batch.sources.push(FieldSource { fields, tier: Some(tier), reason });
+    }
+
+    fn proc_tier(&mut self, files: &Files) -> Option<Tier> {
         if files.io_denied > 0 && !self.denial_logged {
             self.denial_logged = true;
             tracing::info!(
@@ -290,7 +382,14 @@ impl Processes {
     fn complete(&mut self, files: &mut Files, kept: &[bool], now: Duration) {
         let rows = self.rows.iter_mut().zip(&self.pids).zip(kept);
         for ((row, pid), _) in rows.filter(|(_, kept)| **kept) {
-            row.file_descriptor_count = files.count_descriptors(*pid);
+            if row.file_descriptor_count.is_none() {
+                row.file_descriptor_count = files.count_descriptors(*pid);
+            }
+            if !self.is_exact {
+                let pages = files.read_resident(*pid);
+                let bytes = pages.map(|pages| pages.saturating_mul(self.units.page_bytes));
+                row.memory_usage_bytes = bytes.or(row.memory_usage_bytes);
+            }
             let Some(live) = self.table.get_mut(pid) else { continue };
             if live.swap.is_some_and(|(_, at)| at < now) {
                 live.swap = files.read_swap(*pid).map(|bytes| (bytes, now)).or(live.swap);

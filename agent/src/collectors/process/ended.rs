@@ -39,7 +39,30 @@ impl Cpu {
         }
     }
 
-    fn total(self) -> u64 {
+    /// The higher of each.
+    pub(super) fn at_least(self, other: Self) -> Self {
+        Self {
+            user_ticks: self.user_ticks.max(other.user_ticks),
+            system_ticks: self.system_ticks.max(other.system_ticks),
+        }
+    }
+
+    /// `runtime` in the proportion of these two, where neither part falls below `before`
+    /// (`cputime_adjust` of `kernel/sched/cputime.c`). What was never sampled counts as user time.
+    pub(super) fn scaled(self, runtime: u64, before: Self) -> Self {
+        if runtime <= before.total() {
+            return before;
+        }
+        let system = match self.total() {
+            0 => 0,
+            total => u128::from(runtime) * u128::from(self.system_ticks) / u128::from(total),
+        };
+        let most = runtime - before.user_ticks;
+        let system = u64::try_from(system).unwrap_or(u64::MAX).min(most).max(before.system_ticks);
+        Self { user_ticks: runtime - system, system_ticks: system }
+    }
+
+    pub(super) fn total(self) -> u64 {
         self.user_ticks.saturating_add(self.system_ticks)
     }
 

@@ -19,6 +19,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::live::Counted;
 use crate::metrics::PROCESS_ANOMALIES;
 use crate::procfs::pid::{Io, Stat, parse_io, parse_stat, parse_statm, parse_status_swap};
 use crate::procfs::{ProcfsError, Reader, open_at};
@@ -39,6 +40,8 @@ pub(super) struct Reading<'a> {
     pub(super) resident_pages: Option<u64>,
     /// `io`; `None` for kernel threads, without the right to read it, and without accounting in the kernel.
     pub(super) io: Option<Io>,
+    /// What only another source than `/proc` tells.
+    pub(super) counted: Option<Counted>,
 }
 
 /// Descriptors of one process that stay open.
@@ -162,7 +165,7 @@ impl Files {
             self.budget -= opened.count();
             *kept = Some(opened);
         }
-        Ok(Some(Reading { stat, resident_pages, io }))
+        Ok(Some(Reading { stat, resident_pages, io, counted: None }))
     }
 
     /// Reads `stat`; hands back what had to be opened for it.
@@ -184,6 +187,12 @@ impl Files {
         let file = open_at(&directory, c"stat")?;
         self.stat.read_record(&file)?;
         Ok(Some((directory, file)))
+    }
+
+    /// Resident pages of a process that is read from elsewhere.
+    pub(super) fn read_resident(&mut self, pid: u32) -> Option<u64> {
+        let name = CString::new(format!("{pid}/statm")).ok()?;
+        parse_statm(self.other.read_record_at(&self.proc, &name).ok()?).ok()
     }
 
     /// `VmSwap` of a process, bytes.

@@ -14,24 +14,39 @@ use crate::procfs::pid::{Io, Stat};
 /// The kernel's units.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Units {
-    /// `sysconf(_SC_CLK_TCK)`.
+    /// `sysconf(_SC_CLK_TCK)`: start times.
     pub(super) ticks_per_second: u64,
+    /// What CPU is counted in: clock ticks where `/proc` says it, else µs.
+    pub(super) cpu_per_second: u64,
     /// `sysconf(_SC_PAGESIZE)`.
     pub(super) page_bytes: u64,
 }
 
 impl Units {
-    /// Clock ticks in µs.
+    /// CPU in µs.
     pub(super) fn microseconds(self, ticks: u64) -> u64 {
-        u64::try_from(u128::from(ticks) * 1_000_000 / u128::from(self.ticks_per_second))
+        u64::try_from(u128::from(ticks) * 1_000_000 / u128::from(self.cpu_per_second))
             .unwrap_or(u64::MAX)
     }
 
-    /// Whole clock ticks of a time.
+    /// Whole units of CPU of a time.
     pub(super) fn ticks(self, time: Duration) -> u64 {
-        u64::try_from(time.as_micros() * u128::from(self.ticks_per_second) / 1_000_000)
+        u64::try_from(time.as_micros() * u128::from(self.cpu_per_second) / 1_000_000)
             .unwrap_or(u64::MAX)
     }
+}
+
+/// What a source tells that `/proc` does not, or not cheaply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// Exact CPU time, in the unit of the reading's CPU; its user and system part are sampled by the timer.
+    pub(super) runtime: u64,
+    pub(super) swapped_pages: Option<u64>,
+    pub(super) run_queue_delay_us: u64,
+    pub(super) switches_voluntary: u64,
+    pub(super) switches_involuntary: u64,
+    pub(super) descriptors: Option<u32>,
+    pub(super) user_id: u32,
 }
 
 /// Counters since the birth of a process.
@@ -43,6 +58,15 @@ pub(super) struct Totals {
     faults_minor: u64,
     faults_major: u64,
     io: Option<Io>,
+    waited: Option<Waited>,
+}
+
+/// Counters that `/proc` has no sum of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Waited {
+    run_queue_delay_us: u64,
+    switches_voluntary: u64,
+    switches_involuntary: u64,
 }
 
 impl Totals {
@@ -53,12 +77,20 @@ impl Totals {
         faults_minor: 0,
         faults_major: 0,
         io: Some(Io { read_bytes: 0, write_bytes: 0, cancelled_write_bytes: 0 }),
+        waited: Some(Waited {
+            run_queue_delay_us: 0,
+            switches_voluntary: 0,
+            switches_involuntary: 0,
+        }),
     };
 
-    fn of(reading: &Reading<'_>) -> Self {
+    fn of(reading: &Reading<'_>, before: Option<&Self>) -> Self {
         let stat = &reading.stat;
+        let sampled = Cpu { user_ticks: stat.user_ticks, system_ticks: stat.system_ticks };
+        let counted = reading.counted.as_ref();
+        let before = before.map_or_else(Cpu::default, |before| before.cpu);
         Self {
-            cpu: Cpu { user_ticks: stat.user_ticks, system_ticks: stat.system_ticks },
+            cpu: counted.map_or(sampled, |counted| sampled.scaled(counted.runtime, before)),
             reaped: Cpu {
                 user_ticks: stat.children_user_ticks,
                 system_ticks: stat.children_system_ticks,
@@ -66,6 +98,33 @@ impl Totals {
             faults_minor: reading.stat.faults_minor,
             faults_major: reading.stat.faults_major,
             io: reading.io,
+            waited: counted.map(|counted| Waited {
+                run_queue_delay_us: counted.run_queue_delay_us,
+                switches_voluntary: counted.switches_voluntary,
+                switches_involuntary: counted.switches_involuntary,
+            }),
+        }
+    }
+
+    /// The higher of each: what fell for a moment is not counted twice when it is back.
+    fn at_least(self, before: &Self) -> Self {
+        let io = |now: Io, before: Io| Io {
+            read_bytes: now.read_bytes.max(before.read_bytes),
+            write_bytes: now.write_bytes.max(before.write_bytes),
+            cancelled_write_bytes: now.cancelled_write_bytes.max(before.cancelled_write_bytes),
+        };
+        let waited = |now: Waited, before: Waited| Waited {
+            run_queue_delay_us: now.run_queue_delay_us.max(before.run_queue_delay_us),
+            switches_voluntary: now.switches_voluntary.max(before.switches_voluntary),
+            switches_involuntary: now.switches_involuntary.max(before.switches_involuntary),
+        };
+        Self {
+            cpu: self.cpu.at_least(before.cpu),
+            reaped: self.reaped.at_least(before.reaped),
+            faults_minor: self.faults_minor.max(before.faults_minor),
+            faults_major: self.faults_major.max(before.faults_major),
+            io: self.io.map(|now| before.io.map_or(now, |before| io(now, before))),
+            waited: self.waited.map(|now| before.waited.map_or(now, |before| waited(now, before))),
         }
     }
 }
@@ -125,14 +184,14 @@ impl Live {
             self.entry.outdate();
         }
         self.parent_pid = stat.parent_pid;
-        let totals = Totals::of(reading);
-        let sample = sample(self.id, reading, self.totals.as_ref(), units);
+        let totals = Totals::of(reading, self.totals.as_ref());
+        let sample = sample(self.id, reading, &totals, self.totals.as_ref(), units);
         self.reaped = self.totals.as_ref().map_or_else(Cpu::default, |before| Cpu {
             user_ticks: growth(before.reaped.user_ticks, totals.reaped.user_ticks),
             system_ticks: growth(before.reaped.system_ticks, totals.reaped.system_ticks),
         });
         // What cannot be read for once leaves the interval unknown, and the next one too.
-        self.totals = Some(totals);
+        self.totals = Some(self.totals.as_ref().map_or(totals, |before| totals.at_least(before)));
         sample
     }
 
@@ -145,16 +204,21 @@ impl Live {
 fn sample(
     instance_id: InstanceId,
     reading: &Reading<'_>,
+    now: &Totals,
     before: Option<&Totals>,
     units: Units,
 ) -> ProcessSample {
-    let now = Totals::of(reading);
     let microseconds = |ticks| units.microseconds(ticks);
-    let counter = |of: fn(&Totals) -> u64| before.map(|before| growth(of(before), of(&now)));
+    let counter = |of: fn(&Totals) -> u64| before.map(|before| growth(of(before), of(now)));
     let io = |of: fn(&Io) -> u64| {
         let (before, now) = (before?.io?, now.io?);
         Some(growth(of(&before), of(&now)))
     };
+    let waited = |of: fn(&Waited) -> u64| {
+        let (before, now) = (before?.waited?, now.waited?);
+        Some(growth(of(&before), of(&now)))
+    };
+    let counted = reading.counted.as_ref();
     let written = io(|io| io.write_bytes);
     let cancelled = io(|io| io.cancelled_write_bytes);
     ProcessSample {
@@ -165,11 +229,18 @@ fn sample(
         memory_usage_bytes: reading
             .resident_pages
             .map(|pages| pages.saturating_mul(units.page_bytes)),
+        memory_swap_bytes: counted
+            .and_then(|counted| counted.swapped_pages)
+            .map(|pages| pages.saturating_mul(units.page_bytes)),
         disk_read_bytes: io(|io| io.read_bytes),
         disk_write_bytes: written
             .zip(cancelled)
             .map(|(written, cancelled)| written.saturating_sub(cancelled)),
+        run_queue_delay_us: waited(|waited| waited.run_queue_delay_us),
         thread_count: Some(reading.stat.thread_count),
+        file_descriptor_count: counted.and_then(|counted| counted.descriptors),
+        context_switches_voluntary: waited(|waited| waited.switches_voluntary),
+        context_switches_involuntary: waited(|waited| waited.switches_involuntary),
         paging_faults_minor: counter(|totals| totals.faults_minor),
         paging_faults_major: counter(|totals| totals.faults_major),
         ..ProcessSample::default()
@@ -189,7 +260,7 @@ mod tests {
     use super::*;
     use crate::procfs::pid::parse_stat;
 
-    const UNITS: Units = Units { ticks_per_second: 100, page_bytes: 4096 };
+    const UNITS: Units = Units { ticks_per_second: 100, cpu_per_second: 100, page_bytes: 4096 };
 
     fn stat(comm: &str, state: char, times: (u64, u64), image: u64) -> String {
         let (user, system) = times;
@@ -199,7 +270,8 @@ mod tests {
     }
 
     fn reading(stat: &str, io: Option<Io>) -> Reading<'_> {
-        Reading { stat: parse_stat(stat.as_bytes()).unwrap(), resident_pages: Some(3), io }
+        let stat = parse_stat(stat.as_bytes()).unwrap();
+        Reading { stat, resident_pages: Some(3), io, counted: None }
     }
 
     fn live(stat: &str, totals: Option<Totals>) -> Live {
