@@ -6,18 +6,18 @@
 //! the others alone, is logged once, and is named by [`Bpf::refusal`], which reports pass on.
 //!
 //! A new program file costs itself and a line in [`OBJECTS`]. Records of iterators and rings begin with
-//! their own length, a native `u32`; [`Bpf::read_iterator`] and [`Ring::drain`] cut by it.
+//! their own length, a native `u32`; [`Bpf::read_iterator`] and [`Bpf::drain`] cut by it.
 //!
 //! Nothing here is `unsafe`: the loader keeps that to itself, and records are read as bytes.
 
 pub mod records;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Iter};
@@ -34,6 +34,8 @@ pub struct Object {
     image: &'static [u8],
     /// By the names of their functions.
     programs: &'static [(&'static str, Hook)],
+    /// Its ring buffers.
+    rings: &'static [&'static str],
 }
 
 /// What a program is attached to.
@@ -47,11 +49,12 @@ pub enum Hook {
 
 /// The object that `build.rs` made of `src/bpf/<name>.bpf.c`, aligned as its parser wants it.
 macro_rules! object {
-    ($name:literal, [$($program:expr),+ $(,)?]) => {
+    ($name:literal, [$($program:expr),+ $(,)?], [$($ring:literal),* $(,)?]) => {
         Object {
             name: $name,
             image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o")),
             programs: &[$($program),+],
+            rings: &[$($ring),*],
         }
     };
 }
@@ -64,7 +67,8 @@ pub static OBJECTS: &[Object] = &[object!(
         ("executed", Hook::Tracepoint("sched_process_exec")),
         ("exited", Hook::Tracepoint("sched_process_exit")),
         ("freed", Hook::Tracepoint("sched_process_free")),
-    ]
+    ],
+    ["events"]
 )];
 
 /// Attempts at an iterator that has nothing to say for a million objects and wants to be asked again.
@@ -103,11 +107,19 @@ pub enum BpfError {
 }
 
 /// The programs that run. Dropped, they are gone from the kernel.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Bpf {
     objects: Vec<(&'static str, Mutex<Ebpf>)>,
+    /// (object, name, ring). Not behind the lock of its object: a reader may take long.
+    rings: Vec<(&'static str, &'static str, Mutex<RingBuf<MapData>>)>,
     /// (program, why not).
     refused: Vec<(&'static str, String)>,
+}
+
+impl fmt::Debug for Bpf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bpf").field("refused", &self.refused).finish_non_exhaustive()
+    }
 }
 
 impl Bpf {
@@ -118,7 +130,7 @@ impl Bpf {
             .flat_map(|object| object.programs)
             .map(|(program, _)| (*program, cut(reason)))
             .collect();
-        Self { objects: Vec::new(), refused }
+        Self { objects: Vec::new(), rings: Vec::new(), refused }
     }
 
     /// Loads what the kernel takes of `objects`, and logs what it does not.
@@ -185,16 +197,33 @@ impl Bpf {
         Ok(())
     }
 
-    /// The ring `name` of `object`, once.
-    pub fn take_ring(&self, object: &str, name: &str) -> Option<Ring> {
-        let map = self.locked(object)?.take_map(name)?;
-        Some(Ring { ring: RingBuf::try_from(map).ok()? })
+    /// Hands over every record in the ring `name` of `object`.
+    pub fn drain(&self, object: &str, name: &str, mut take: impl FnMut(&[u8])) {
+        let Some(ring) = self.ring(object, name) else { return };
+        let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(record) = ring.next() {
+            if split(&record, &mut take).is_err() {
+                BPF_RECORDS_MALFORMED.add(1);
+            }
+        }
     }
 
-    /// The array of counters `name` of `object`, once.
-    pub fn take_array<const N: usize>(&self, object: &str, name: &str) -> Option<Counters<N>> {
-        let map = self.locked(object)?.take_map(name)?;
-        Some(Counters { array: Array::try_from(map).ok()? })
+    /// What becomes readable when that ring has something to say, for [`wait`].
+    pub fn ring_descriptor(&self, object: &str, name: &str) -> Option<OwnedFd> {
+        let ring = self.ring(object, name)?.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.as_fd().try_clone_to_owned().ok()
+    }
+
+    /// The `N` counters that the programs of `object` keep in the array `name` of one element.
+    pub fn counters<const N: usize>(&self, object: &str, name: &str) -> Option<[u64; N]> {
+        let ebpf = self.locked(object)?;
+        let array: Array<&MapData, [u64; N]> = Array::try_from(ebpf.map(name)?).ok()?;
+        array.get(&0, 0).ok()
+    }
+
+    fn ring(&self, object: &str, name: &str) -> Option<&Mutex<RingBuf<MapData>>> {
+        let (_, _, ring) = self.rings.iter().find(|ring| (ring.0, ring.1) == (object, name))?;
+        Some(ring)
     }
 
     fn start_iterator(&self, object: &str, program: &'static str) -> Result<File, BpfError> {
@@ -236,54 +265,27 @@ impl Bpf {
                 self.refused.push((name, reason));
             }
         }
+        for name in object.rings {
+            if let Some(Ok(ring)) = ebpf.take_map(name).map(RingBuf::try_from) {
+                self.rings.push((object.name, *name, Mutex::new(ring)));
+            }
+        }
         self.objects.push((object.name, Mutex::new(ebpf)));
     }
 }
 
-/// A ring buffer. Not behind the lock of its object, so that a reader may wait for it.
-pub struct Ring {
-    ring: RingBuf<MapData>,
+/// Waits until one of `fds` can be read.
+pub fn wait(fds: &[BorrowedFd<'_>]) {
+    let mut fds: Vec<_> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    // Interrupted or not: who is woken looks.
+    let _ready = poll(&mut fds, None);
 }
 
-impl Ring {
-    /// Hands over every record in it.
-    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) {
-        while let Some(record) = self.ring.next() {
-            if split(&record, &mut take).is_err() {
-                BPF_RECORDS_MALFORMED.add(1);
-            }
-        }
-    }
-
-    /// A descriptor to [`wait`] for.
-    pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.ring.as_fd().try_clone_to_owned()
-    }
-}
-
-impl AsFd for Ring {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
-    }
-}
-
-/// Counters that a program keeps in an array of one element.
-pub struct Counters<const N: usize> {
-    array: Array<MapData, [u64; N]>,
-}
-
-impl<const N: usize> Counters<N> {
-    /// Their values now.
-    pub fn read(&self) -> Option<[u64; N]> {
-        self.array.get(&0, 0).ok()
-    }
-}
-
-/// Waits until `fd` can be read. False: `at_most` has passed.
-pub fn wait(fd: &impl AsFd, at_most: Duration) -> bool {
-    let timeout = Timespec::try_from(at_most).ok();
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+/// Whether `fd` can be read now.
+pub fn is_ready(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Hands over the whole records of `bytes`; how many bytes they take.

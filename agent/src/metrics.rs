@@ -41,6 +41,16 @@ pub static PROCESS_DETAILS_LATE: Counter = Counter::new("process_details_late");
 pub static PROCESS_ROWS_SHED: Counter = Counter::new("process_rows_shed");
 /// Attempts to read a BPF iterator that the kernel asked to repeat.
 pub static BPF_ITERATOR_RETRIES: Counter = Counter::new("bpf_iterator_retries");
+/// Exits that the kernel had no room to tell (their CPU is in the residual).
+pub static EXITS_DROPPED: Counter = Counter::new("exits_dropped");
+/// Executed programs that the kernel had no room to tell (no command line at their exit).
+pub static PROGRAMS_DROPPED: Counter = Counter::new("programs_dropped");
+/// Programs whose command lines were not kept for their exit: too many, or too long together.
+pub static PROGRAMS_FORGOTTEN: Counter = Counter::new("programs_forgotten");
+/// Exits beyond what one interval holds.
+pub static EXITS_SHED: Counter = Counter::new("exits_shed");
+/// Processes that vanished and whose exit never came.
+pub static EXITS_MISSED: Counter = Counter::new("exits_missed");
 /// Records of BPF programs that do not have their layout.
 pub static BPF_RECORDS_MALFORMED: Counter = Counter::new("bpf_records_malformed");
 /// Ticks that a collector missed because an earlier run of it still hung.
@@ -80,6 +90,11 @@ pub static ALL: &[&Counter] = &[
     &PROCESS_ANOMALIES,
     &PROCESS_DETAILS_LATE,
     &PROCESS_ROWS_SHED,
+    &EXITS_DROPPED,
+    &PROGRAMS_DROPPED,
+    &PROGRAMS_FORGOTTEN,
+    &EXITS_SHED,
+    &EXITS_MISSED,
     &BPF_ITERATOR_RETRIES,
     &BPF_RECORDS_MALFORMED,
     &COLLECTOR_SKIPPED,

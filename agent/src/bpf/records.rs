@@ -128,7 +128,7 @@ pub enum Task {
 }
 
 /// `comm`, NUL-padded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Comm(pub [u8; 16]);
 
 impl Comm {

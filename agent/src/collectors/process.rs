@@ -21,10 +21,12 @@
 //! Without the right to read other users' `io` their disk fields are null; if that is most of them
 //! the run is tier C.
 
+mod cgroups;
 mod command_line;
 mod details;
 mod dictionary;
 mod ended;
+mod exits;
 mod files;
 mod live;
 mod network;
@@ -41,6 +43,7 @@ use uuid::Uuid;
 
 use self::dictionary::{Dictionary, Table};
 use self::ended::Ended;
+use self::exits::{Clock, Exits};
 use self::files::{Files, Reading};
 use self::live::{Live, Totals, Units};
 use super::{Batch, CollectError, Collector, Setup, Tick};
@@ -51,6 +54,8 @@ use crate::sockets::Sockets;
 
 /// How old the swap of a process without a row may be.
 const SWAP_EVERY: Duration = Duration::from_mins(5);
+/// Processes without a row whose command lines are read in one tick, for their exit.
+const DETAILS_AHEAD: usize = 64;
 /// Processes without a row whose swap is read in one tick.
 const SWAP_READS_PER_TICK: usize = 512;
 
@@ -71,6 +76,7 @@ struct Processes {
     dictionary: Dictionary,
     ended: Ended,
     sockets: Sockets,
+    exits: Exits,
     previous: Option<Walk>,
     /// Between the last two walks.
     interval: Option<Duration>,
@@ -80,6 +86,8 @@ struct Processes {
     denial_logged: bool,
     /// The memory of the rows lacks no CPU's share.
     is_exact: bool,
+    /// Start of the youngest process seen, ns since boot.
+    newest_ns: u64,
 }
 
 /// Where processes are read.
@@ -120,15 +128,16 @@ struct Walk {
 impl Processes {
     fn new(setup: &Setup) -> Self {
         let source = Source::of(&setup.bpf);
+        let units = Units {
+            ticks_per_second: rustix::param::clock_ticks_per_second(),
+            cpu_per_second: source.cpu_per_second(),
+            page_bytes: rustix::param::page_size() as u64,
+        };
         Self {
             root: setup.root.clone(),
             boot_id: setup.boot_id,
             bpf: Arc::clone(&setup.bpf),
-            units: Units {
-                ticks_per_second: rustix::param::clock_ticks_per_second(),
-                cpu_per_second: source.cpu_per_second(),
-                page_bytes: rustix::param::page_size() as u64,
-            },
+            units,
             source,
             files: None,
             reader: Reader::default(),
@@ -136,12 +145,14 @@ impl Processes {
             dictionary: Dictionary::new(setup),
             ended: Ended::default(),
             sockets: Sockets::new(&setup.root),
+            exits: Exits::new(setup, units),
             previous: None,
             interval: None,
             rows: Vec::new(),
             pids: Vec::new(),
             denial_logged: false,
             is_exact: true,
+            newest_ns: 0,
         }
     }
 }
@@ -202,17 +213,13 @@ impl Processes {
                 self.walk_proc(walk, files)?;
             }
         }
-        let (dictionary, ended) = (&mut self.dictionary, &mut self.ended);
-        self.table.retain(|pid, live| {
-            let is_alive = live.seen == walk.number;
-            if is_alive {
-                ended.grew(*pid, live.reaped);
-            } else {
-                ended.gone(*pid, live);
-                dictionary.forget(&live.entry);
-            }
-            is_alive
-        });
+        let gone: Vec<_> = self.table.extract_if(|_, live| live.seen != walk.number).collect();
+        for (pid, live) in gone {
+            self.gone(pid, live);
+        }
+        for (pid, live) in &self.table {
+            self.ended.grew(*pid, live.reaped);
+        }
         if matches!(self.source, Source::Proc(_)) {
             self.add_swap(files, tick.monotonic);
         }
@@ -234,6 +241,7 @@ impl Processes {
         for process in tasks {
             let reading = tasks::reading(process, self.units.ticks_per_second);
             self.take(process.thread.tgid, walk, &reading, None);
+            self.newest_ns = self.newest_ns.max(process.start_ns);
             self.pids.push(process.thread.tgid);
         }
         Ok(())
@@ -268,6 +276,16 @@ impl Processes {
         Ok(true)
     }
 
+    /// An instance is not there any more.
+    fn gone(&mut self, pid: u32, live: Live) {
+        self.ended.gone(pid, &live);
+        if self.exits.is_watching() && !live.has_ended {
+            self.exits.vanished(pid, live);
+        } else {
+            self.dictionary.forget(&live.entry);
+        }
+    }
+
     /// Makes the row of a process out of what was read of it.
     fn take(&mut self, pid: u32, walk: Walk, reading: &Reading<'_>, kept: Option<files::Kept>) {
         let stat = &reading.stat;
@@ -279,8 +297,7 @@ impl Processes {
             let totals = is_born.then_some(Totals::BIRTH);
             let new = Live::new(self.boot_id, pid, stat, totals);
             if let Some(reused) = self.table.insert(pid, new) {
-                self.ended.gone(pid, &reused);
-                self.dictionary.forget(&reused.entry);
+                self.gone(pid, reused);
             }
         }
         if let Some(live) = self.table.get_mut(&pid) {
@@ -298,8 +315,16 @@ impl Processes {
 
     /// User and system CPU, µs, of processes that ended since the walk before; `None` if there was none.
     fn cpu_of_ended(&mut self) -> Option<(u64, u64)> {
-        let interval = self.interval?;
         let units = self.units;
+        if self.exits.is_watching() {
+            let told = self.exits.settle(&mut self.table, self.newest_ns + 1);
+            if self.interval.is_none() {
+                self.exits.forget();
+            }
+            self.interval?;
+            return Some((told.user_ticks, told.system_ticks));
+        }
+        let interval = self.interval?;
         let path = self.root.sys.join("devices/system/cpu/online");
         let cpus = self.reader.read(&path).ok().and_then(ended::count_cpus);
         let all = cpus.and_then(|cpus| interval.checked_mul(u32::try_from(cpus).ok()?));
@@ -349,6 +374,7 @@ impl Processes {
         batch.tier = Some(tier);
         let fields = "processes".to_owned();
         batch.sources.push(FieldSource { fields, tier: Some(tier), reason });
+        batch.sources.push(self.exits.source());
     }
 
     fn proc_tier(&mut self, files: &Files) -> Option<Tier> {
@@ -407,16 +433,24 @@ impl Processes {
     ) -> Result<(), CollectError> {
         let wanted = self.pids.iter().zip(marked).filter(|(_, is)| **is).map(|(pid, _)| *pid);
         Dictionary::want(&mut self.table, wanted);
-        let due = Dictionary::wanted(&self.table);
+        let mut due = Dictionary::wanted(&self.table);
+        if self.exits.is_watching() {
+            // Nobody can read what an instance ran when its exit is told.
+            due.extend(Dictionary::unread(&self.table, DETAILS_AHEAD));
+        }
         self.dictionary.read_details(&mut self.table, due.into_iter());
-        if !Dictionary::is_due(&self.table) {
+        if !Dictionary::is_due(&self.table) && !self.exits.is_watching() {
             return Ok(());
         }
         let path = self.root.proc.join("stat");
-        let boot = parse_btime(self.reader.read(&path)?).map_err(|error| error.of(path))?;
+        let booted_at = parse_btime(self.reader.read(&path)?).map_err(|error| error.of(path))?;
         let ticks_per_second = self.units.ticks_per_second;
-        let started_at = |ticks: u64| boot + from_ticks(ticks, ticks_per_second);
+        let since_boot = |ticks: u64| from_ticks(ticks, ticks_per_second);
+        let started_at = |ticks: u64| booted_at + since_boot(ticks);
         self.dictionary.describe(&mut self.table, batch, tick.monotonic, started_at);
+        let uptime = since_boot(self.previous.map_or(0, |walk| walk.uptime_ticks));
+        let clock = Clock { sampled_at: tick.sampled_at, uptime, booted_at };
+        self.exits.report(&self.table, &mut self.dictionary, tick.describe_all, &clock, batch);
         Ok(())
     }
 }

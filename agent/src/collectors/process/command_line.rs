@@ -26,17 +26,21 @@ pub(super) fn render(raw: &[u8], redactor: &Redactor) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
     let mut raw = &raw[..end];
     if raw.len() == MAX_RAW_BYTES {
-        // The last word is cut. Of a URL the end tells that what comes before is a password.
-        let last = raw.iter().rposition(|&byte| byte == 0 || byte.is_ascii_whitespace());
-        let last = last.map_or(0, |separator| separator + 1);
-        let url = raw[last..].windows(3).position(|scheme| scheme == b"://");
-        raw = &raw[..url.map_or(raw.len(), |scheme| last + scheme)];
+        raw = without_cut_url(raw);
     }
     let arguments: Vec<_> = raw.split(|&byte| byte == 0).map(|argument| clean(argument)).collect();
     let mut line = redactor.redact(arguments.iter().map(|argument| &**argument));
     cut(&mut line, MAX_COMMAND_LINE_BYTES);
     line.truncate(line.trim_end().len());
     (!line.is_empty()).then_some(line)
+}
+
+/// The last word of `raw` is cut. Of a URL the end tells that what comes before is a password.
+pub(super) fn without_cut_url(raw: &[u8]) -> &[u8] {
+    let last = raw.iter().rposition(|&byte| byte == 0 || byte.is_ascii_whitespace());
+    let last = last.map_or(0, |separator| separator + 1);
+    let url = raw[last..].windows(3).position(|scheme| scheme == b"://");
+    &raw[..url.map_or(raw.len(), |scheme| last + scheme)]
 }
 
 /// The command line of what has none.

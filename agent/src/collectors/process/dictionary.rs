@@ -111,6 +111,44 @@ impl Dictionary {
         }
     }
 
+    /// What `live` was found to run, where that is known, and whether the server may know the instance.
+    pub(super) fn known(live: &Live) -> (Option<&ProcessDefinition>, bool) {
+        let definition = live.entry.definition.as_ref().map(|definition| &definition.process);
+        (definition, live.entry.described_at.is_some())
+    }
+
+    /// What a process runs whose arguments are `raw`, NUL-terminated; empty: unknown.
+    pub(super) fn define(
+        &self,
+        raw: &[u8],
+        comm: &[u8],
+        is_kernel_thread: bool,
+    ) -> ProcessDefinition {
+        let executable_name = executable_name(comm, is_kernel_thread);
+        let line = render(raw, &self.redactor);
+        let command_line = line.unwrap_or_else(|| bracketed(&executable_name));
+        ProcessDefinition {
+            process_id: ProcessId::of(&command_line),
+            command_line,
+            executable_name,
+        }
+    }
+
+    /// The name of a user, as of the last description.
+    pub(super) fn owner(&self, user_id: u32) -> Option<&str> {
+        self.owners.name(user_id)
+    }
+
+    /// Looks whether the names of users changed.
+    pub(super) fn refresh_owners(&mut self) {
+        self.owners.refresh(&mut Reader::default());
+    }
+
+    /// Whether a live instance was described with `process`.
+    pub(super) fn is_described(&self, process: ProcessId) -> bool {
+        self.described.contains_key(&process)
+    }
+
     /// Forgets an instance that ended.
     pub(super) fn forget(&mut self, entry: &Entry) {
         release(&mut self.described, entry.process_id);
@@ -158,6 +196,15 @@ impl Dictionary {
                 live.entry.matches = None;
             }
         }
+    }
+
+    /// At most `limit` instances that had no row and whose details were never read.
+    pub(super) fn unread(table: &Table, limit: usize) -> Vec<u32> {
+        let is_unread = |live: &Live| {
+            let entry = &live.entry;
+            !entry.is_wanted && !entry.is_detailed && !live.is_kernel_thread
+        };
+        table.iter().filter(|(_, live)| is_unread(live)).map(|(pid, _)| *pid).take(limit).collect()
     }
 
     /// Every instance that had a row.

@@ -39,6 +39,14 @@ impl Cpu {
         }
     }
 
+    /// What is more than in `other`.
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self {
+            user_ticks: self.user_ticks.saturating_sub(other.user_ticks),
+            system_ticks: self.system_ticks.saturating_sub(other.system_ticks),
+        }
+    }
+
     /// The higher of each.
     pub(super) fn at_least(self, other: Self) -> Self {
         Self {

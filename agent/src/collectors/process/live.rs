@@ -148,6 +148,8 @@ pub(super) struct Live {
     pub(super) swap: Option<(u64, Duration)>,
     /// The walk that saw it last.
     pub(super) seen: u64,
+    /// Its exit was told already.
+    pub(super) has_ended: bool,
     pub(super) entry: Entry,
 }
 
@@ -167,6 +169,7 @@ impl Live {
             files: None,
             swap: None,
             seen: 0,
+            has_ended: false,
             entry: Entry::default(),
         }
     }
@@ -193,6 +196,11 @@ impl Live {
         // What cannot be read for once leaves the interval unknown, and the next one too.
         self.totals = Some(self.totals.as_ref().map_or(totals, |before| totals.at_least(before)));
         sample
+    }
+
+    /// What it had used when it was seen last.
+    pub(super) fn cpu(&self) -> Cpu {
+        self.totals.as_ref().map_or_else(Cpu::default, |totals| totals.cpu)
     }
 
     /// What it and all it waited for had used when it was seen last.
