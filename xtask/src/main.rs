@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod db;
 mod down;
+mod fuzz;
 mod http;
 mod logs;
 mod openapi;
@@ -54,6 +55,8 @@ enum Command {
     Openapi(openapi::Arguments),
     /// Measure: release build, durable database.
     Bench(bench::Arguments),
+    /// Fuzz every parser of bytes from the kernel.
+    Fuzz(fuzz::Arguments),
     /// Start the test databases and print the variables that tests read; `db down` stops them.
     Db(db::Arguments),
 }
@@ -71,6 +74,7 @@ fn main() -> std::process::ExitCode {
         Command::Sqlx(arguments) => sqlx::run(&project, &arguments),
         Command::Openapi(arguments) => openapi::run(&project, &arguments),
         Command::Bench(arguments) => bench::run(&project, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&project, &arguments),
         Command::Db(arguments) => db::run(&project, &arguments),
     });
     match outcome {

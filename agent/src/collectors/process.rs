@@ -22,7 +22,7 @@
 //! the run is tier C.
 
 mod cgroups;
-mod command_line;
+pub mod command_line;
 mod details;
 mod dictionary;
 mod ended;
@@ -31,7 +31,7 @@ mod files;
 mod live;
 mod network;
 mod owners;
-mod redaction;
+pub mod redaction;
 mod selection;
 mod tasks;
 

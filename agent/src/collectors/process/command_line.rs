@@ -18,11 +18,11 @@ use super::redaction::Redactor;
 
 /// Bytes of `cmdline` read: what is cut off here cannot hide the end of a secret from the
 /// redaction of what is kept, because four times more than is kept is looked at.
-pub(super) const MAX_RAW_BYTES: usize = 4 * MAX_COMMAND_LINE_BYTES;
+pub const MAX_RAW_BYTES: usize = 4 * MAX_COMMAND_LINE_BYTES;
 
 /// The command line that the bytes of `cmdline` (at most [`MAX_RAW_BYTES`]) stand for; `None` if
 /// they hold no text.
-pub(super) fn render(raw: &[u8], redactor: &Redactor) -> Option<String> {
+pub fn render(raw: &[u8], redactor: &Redactor) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
     let mut raw = &raw[..end];
     if raw.len() == MAX_RAW_BYTES {
@@ -58,7 +58,7 @@ pub(super) fn text(raw: &[u8]) -> String {
 /// `comm` as it is reported. The kernel appends to a worker's name what it works on just now
 /// (`kworker/0:1-events`, Linux 4.18+): cut off, or every job would make another process. A rescuer
 /// (`kworker/R-writeback`, captured from 6.12) is named after its queue for good; only what a `+` adds is its work.
-pub(super) fn executable_name(comm: &[u8], is_kernel_thread: bool) -> String {
+pub fn executable_name(comm: &[u8], is_kernel_thread: bool) -> String {
     let is_worker = is_kernel_thread && comm.starts_with(b"kworker/");
     let marks: &[u8] = if comm.starts_with(b"kworker/R-") { b"+" } else { b"+-" };
     let end = if is_worker { comm.iter().position(|byte| marks.contains(byte)) } else { None };

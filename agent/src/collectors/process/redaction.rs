@@ -6,122 +6,40 @@
 //! - options, variables and pairs whose *name* is that of a secret (`--password=x`, `--password x`,
 //!   `PGPASSWORD=x`, `-Ddb.password=x`, `"apiKey": "x"`, `;Pwd=x;`), see [`keys`]. Names that go on after the
 //!   secret's (`--password-file`, `--token-ttl`) are not;
-//! - short options that carry a secret in *known clients only* ([`CLIENTS`]): `-psecret` of the mysql
-//!   family, but not `-p 3306` of anything else;
+//! - short options that carry a secret in *known clients only* ([`clients`]): `-psecret` of the mysql
+//!   family, but not `-p 3306` of anything else; their commands that do (`redis-cli AUTH …`);
 //! - the password of a URL (`scheme://user:password@host`), or its user where that is the token;
 //! - values of `Authorization:`, and tokens with a known shape, our own `pfj1_…` and `pfk1_…` first;
+//! - across words: `IDENTIFIED BY '…'` and `PASSWORD '…'` of SQL, private keys in PEM;
 //! - what `[redaction] patterns` of the configuration match: group 1 if the pattern has one, else all.
 //!
 //! The secret becomes [`MASK`], whatever its length. When in doubt more is hidden. What no rule can see
 //! (a bare secret as an argument of an unknown program) stays: hence the configurable patterns.
 
+mod clients;
 mod inline;
 mod keys;
 
+use self::clients::{Holds, clients_of};
 use crate::profile::Pattern;
 
 /// What stands for a secret.
 pub(super) const MASK: &str = "***";
 
-/// A short option that carries a secret in some programs.
-struct Client {
-    /// Base names of the programs begin with one of these …
-    prefixes: &'static [&'static str],
-    /// … and not with this (`mysqld` is no client).
-    except: &'static str,
-    /// The option; a value attached to it is always hidden.
-    option: &'static str,
-    /// Whether the next word is its value if none is attached.
-    separate: bool,
-    /// Whether only what follows the value's first colon is secret (`user:password`).
-    after_colon: bool,
-}
-
-const CLIENTS: &[Client] = &[
-    Client {
-        prefixes: &[
-            "mysql",
-            "mariadb",
-            "mydumper",
-            "myloader",
-            "mycli",
-            "xtrabackup",
-            "mariabackup",
-            "innobackupex",
-        ],
-        except: "mysqld",
-        option: "-p",
-        separate: false,
-        after_colon: false,
-    },
-    Client {
-        prefixes: &["mysqldump"],
-        except: "\0",
-        option: "-p",
-        separate: false,
-        after_colon: false,
-    },
-    Client {
-        prefixes: &["sshpass"],
-        except: "\0",
-        option: "-p",
-        separate: true,
-        after_colon: false,
-    },
-    Client {
-        prefixes: &["mongo"],
-        except: "mongod",
-        option: "-p",
-        separate: true,
-        after_colon: false,
-    },
-    Client {
-        prefixes: &["mongodump"],
-        except: "\0",
-        option: "-p",
-        separate: true,
-        after_colon: false,
-    },
-    Client {
-        prefixes: &["redis-cli"],
-        except: "\0",
-        option: "-a",
-        separate: true,
-        after_colon: false,
-    },
-    Client { prefixes: &["ldap"], except: "\0", option: "-w", separate: true, after_colon: false },
-    Client { prefixes: &["curl"], except: "\0", option: "-u", separate: true, after_colon: true },
-    Client { prefixes: &["curl"], except: "\0", option: "-U", separate: true, after_colon: true },
-    Client {
-        prefixes: &["curl"],
-        except: "\0",
-        option: "--user",
-        separate: true,
-        after_colon: true,
-    },
-    Client {
-        prefixes: &["curl"],
-        except: "\0",
-        option: "--proxy-user",
-        separate: true,
-        after_colon: true,
-    },
-];
-
 /// Hides secrets, with the configured patterns besides the built-in rules.
 #[derive(Debug, Default)]
-pub(super) struct Redactor {
+pub struct Redactor {
     patterns: Vec<Pattern>,
 }
 
 impl Redactor {
     /// Built-in rules and `patterns`.
-    pub(super) fn new(patterns: Vec<Pattern>) -> Self {
+    pub fn new(patterns: Vec<Pattern>) -> Self {
         Self { patterns }
     }
 
     /// The arguments joined by single spaces, without their secrets.
-    pub(super) fn redact<'a>(&self, arguments: impl Iterator<Item = &'a str>) -> String {
+    pub fn redact<'a>(&self, arguments: impl Iterator<Item = &'a str>) -> String {
         let mut line = String::new();
         let mut words = Words::default();
         for (index, argument) in arguments.enumerate() {
@@ -130,6 +48,7 @@ impl Redactor {
             }
             words.argument(argument, &mut line);
         }
+        inline::redact_line(&mut line);
         for Pattern(pattern) in &self.patterns {
             line = inline::mask_matches(pattern, &line);
         }
@@ -148,15 +67,18 @@ enum Next {
     Value,
     /// A secret, or first the name of an authorization scheme.
     Authorization,
-    /// `user:secret`.
-    AfterColon,
+    /// `user:secret`, with this separator.
+    After(char),
+    /// Secrets up to the end.
+    Rest,
 }
 
 /// Reads words one after the other.
 #[derive(Default)]
 struct Words {
-    /// The word before was a client of the table, or still waits for the option of one.
+    /// A program of the table that the words before named, and whether `login` followed.
     program: Option<String>,
+    logs_in: bool,
     next: Next,
     /// Inside a hidden value that began with this quotation mark in an earlier word.
     quote: Option<char>,
@@ -165,7 +87,7 @@ struct Words {
 impl Words {
     /// Appends one argument of the command line.
     fn argument(&mut self, argument: &str, line: &mut String) {
-        let hidden_whole = matches!(self.next, Next::Value)
+        let hidden_whole = matches!(self.next, Next::Value | Next::Rest)
             || (self.next == Next::OptionValue && !argument.starts_with('-'));
         if hidden_whole || !argument.contains(char::is_whitespace) {
             self.word(argument, line);
@@ -215,13 +137,19 @@ impl Words {
                 }
                 return;
             }
-            Next::AfterColon => {
-                push_after_colon(word, line);
+            Next::After(separator) => {
+                push_after(separator, word, line);
+                return;
+            }
+            Next::Rest => {
+                self.next = Next::Rest;
+                self.hide(word, line);
+                self.quote = None;
                 return;
             }
             Next::Plain => {}
         }
-        if self.client_option(word, line) || self.named(word, line) {
+        if self.client_word(word, line) || self.named(word, line) {
             return;
         }
         let redacted = inline::redact_word(word);
@@ -241,42 +169,68 @@ impl Words {
         line.push_str(MASK);
     }
 
-    /// Whether `word` is a short option of a known client before it, and then appends it.
+    /// Whether `word` carries a secret, or announces one, in the known client before it; then it
+    /// is appended.
+    fn client_word(&mut self, word: &str, line: &mut String) -> bool {
+        if word.starts_with('-') {
+            return self.client_option(word, line);
+        }
+        if matches!(word, ";" | "|" | "||" | "&&" | "&") {
+            self.program = None;
+        }
+        if let Some(program) = &self.program {
+            self.logs_in |= word == "login";
+            if let Some((start, end)) = clients::slashed(program, word) {
+                line.push_str(&word[..start]);
+                line.push_str(MASK);
+                line.push_str(&word[end..]);
+                return true;
+            }
+            if clients::is_command(program, word) {
+                self.next = Next::Rest;
+                line.push_str(word);
+                return true;
+            }
+        }
+        let name = word.rsplit('/').next().unwrap_or(word).trim_matches(['"', '\'', '(', '`']);
+        if clients::is_known(name) {
+            (self.program, self.logs_in) = (Some(name.to_owned()), false);
+        }
+        false
+    }
+
+    /// [`Self::client_word`] of an option.
     fn client_option(&mut self, word: &str, line: &mut String) -> bool {
-        if !word.starts_with('-') {
-            if matches!(word, ";" | "|" | "||" | "&&" | "&") {
-                self.program = None;
-            }
-            let name = word.rsplit('/').next().unwrap_or(word).trim_matches(['"', '\'', '(', '`']);
-            if clients_of(name).next().is_some() {
-                self.program = Some(name.to_owned());
-            }
+        let Some(program) = &self.program else { return false };
+        if clients::LOGINS.contains(&program.as_str()) && !self.logs_in {
             return false;
         }
-        let Some(program) = &self.program else { return false };
-        let Some((client, value)) = clients_of(program)
-            .find_map(|client| word.strip_prefix(client.option).map(|value| (client, value)))
-        else {
-            return false;
+        let is_curl = program.starts_with("curl") && !word.starts_with("--");
+        let flags = word.len() - word[1..].trim_start_matches(clients::CURL_FLAGS).len() - 1;
+        let single = format!("-{}", &word[1 + flags..]);
+        let sought = if is_curl && flags > 0 { single.as_str() } else { word };
+        // `--user=x` is `--user` with a value, `-ux` is `-u` with one; `--userx` is neither.
+        let attached = |option: &str| match sought.strip_prefix(option)? {
+            "" => Some(0),
+            value if option.starts_with("--") => value.strip_prefix('=').map(str::len),
+            value => Some(value.len()),
         };
-        if value.is_empty() {
-            if client.separate {
-                self.next = if client.after_colon { Next::AfterColon } else { Next::Value };
-                self.program = None;
-            }
-            line.push_str(word);
-        } else if client.option.starts_with("--") {
-            let Some(value) = value.strip_prefix('=') else { return false };
-            line.push_str(&word[..=client.option.len()]);
-            push_after_colon(value, line);
-        } else {
-            line.push_str(client.option);
-            if client.after_colon {
-                push_after_colon(value, line);
-            } else {
-                self.hide(value, line);
-            }
+        let found = clients_of(program).find_map(|client| {
+            let length = client.options.iter().find_map(|option| attached(option))?;
+            (length == 0 || client.holds != Holds::Next).then_some((client.holds, length))
+        });
+        let Some((holds, length)) = found else { return false };
+        let (option, value) = word.split_at(word.len() - length);
+        if clients::WRAPPERS.contains(&program.as_str()) {
             self.program = None;
+        }
+        line.push_str(option);
+        match (holds, value.is_empty()) {
+            (Holds::Attached, true) => {}
+            (Holds::Value | Holds::Next, true) => self.next = Next::Value,
+            (Holds::After(separator), true) => self.next = Next::After(separator),
+            (Holds::After(separator), false) => push_after(separator, value, line),
+            (_, false) => self.hide(value, line),
         }
         true
     }
@@ -316,25 +270,18 @@ impl Words {
     }
 }
 
-fn clients_of(name: &str) -> impl Iterator<Item = &'static Client> {
-    CLIENTS.iter().filter(move |client| {
-        client.prefixes.iter().any(|prefix| name.starts_with(prefix))
-            && !name.starts_with(client.except)
-    })
-}
-
 fn is_scheme(word: &str) -> bool {
     ["basic", "bearer", "digest", "negotiate", "token", "apikey"]
         .iter()
         .any(|scheme| word.trim_start_matches(['"', '\'']).eq_ignore_ascii_case(scheme))
 }
 
-/// `user:***`; a value without a colon is a user name alone.
-fn push_after_colon(value: &str, line: &mut String) {
-    match value.split_once(':') {
+/// `user:***`; a value without the separator is a user name alone.
+fn push_after(separator: char, value: &str, line: &mut String) {
+    match value.split_once(separator) {
         Some((user, _)) => {
             line.push_str(user);
-            line.push(':');
+            line.push(separator);
             line.push_str(MASK);
         }
         None => line.push_str(value),

@@ -13,9 +13,18 @@ static RULES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     [
         // Our own.
         r"(pf[jk]1_)(\S+)".to_owned(),
-        // JSON web tokens; GitHub, GitLab and Slack tokens.
+        // JSON web tokens.
         r"\b()(eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*)".to_owned(),
-        r"\b(gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-)([A-Za-z0-9_\-]{10,})".to_owned(),
+        // GitHub, GitLab, Slack, Stripe, npm, PyPI, Hugging Face, DigitalOcean, model providers, Vault.
+        r"\b(gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|xapp-|[sr]k_live_|[sr]k_test_|npm_|pypi-|hf_|dop_v1_|sk-|hv[sbr]\.)([A-Za-z0-9_\-]{10,})".to_owned(),
+        // AWS access keys; Google's API keys, access tokens and client secrets; Azure's signatures.
+        r"\b(AKIA|ASIA)([0-9A-Z]{16})\b".to_owned(),
+        r"\b(AIza|ya29\.|GOCSPX-)([0-9A-Za-z_\-]{20,})".to_owned(),
+        r"(?i)([?&](?:sig|x-amz-signature|x-goog-signature)=)([^\s&]+)".to_owned(),
+        // Robots of chat services, whose address is the secret; the last is Telegram's.
+        r"(hooks\.slack\.com/(?:services|workflows)/)(\S+)".to_owned(),
+        r"((?:webhook/send\?key|open-apis/bot/v2/hook)[=/])([^\s&]+)".to_owned(),
+        r"(/bot[0-9]{6,}:)([A-Za-z0-9_\-]{20,})".to_owned(),
         // `;Password=x;`, `?token=x&`, `user=a,password=b`.
         format!(r#"(?i)(\b{NAME}["']?=["']?)([^\s"'&;,}}]+)"#),
         // `"password":"x"`, `pass:x`; not `//secret:8080`.
@@ -43,6 +52,35 @@ pub(super) fn redact_word(word: &str) -> Cow<'_, str> {
         }
     }
     word
+}
+
+/// Secrets that span words: (a word, in lower case, without which there is none; where the secret is).
+static LINE_RULES: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
+    [
+        (
+            "identified",
+            r#"(?i)\bidentified\s+(?:with\s+\S+\s+)?(?:by|as)\s+(?:password\s+)?('[^']*'?|"[^"]*"?|[^\s;]+)"#,
+        ),
+        ("password", r#"(?i)\bpassword(?:\s+|\s*[=(]\s*)('[^']+'?|"[^"]+"?)"#),
+        ("private key", r"(?i)-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)(?:-----END|$)"),
+    ]
+    .into_iter()
+    .map(|(word, pattern)| {
+        #[expect(clippy::expect_used, reason = "constant patterns, compiled by every test run")]
+        let pattern = Regex::new(pattern).expect("a constant pattern");
+        (word, pattern)
+    })
+    .collect()
+});
+
+/// Hides what only the whole line tells.
+pub(super) fn redact_line(line: &mut String) {
+    let mut lower = None;
+    for (word, pattern) in LINE_RULES.iter() {
+        if lower.get_or_insert_with(|| line.to_ascii_lowercase()).contains(word) {
+            *line = mask_matches(pattern, line);
+        }
+    }
 }
 
 /// `line` with every match hidden: its group 1 if the pattern has one, else the whole.

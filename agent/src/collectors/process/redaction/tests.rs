@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod clients;
+
 #[track_caller]
 fn check(arguments: &[&str], expected: &str) {
     assert_eq!(Redactor::default().redact(arguments.iter().copied()), expected);
@@ -136,6 +138,15 @@ fn what_is_no_secret_stays() {
         "gcc -pipe -pthread -DKEY=1 --primary-key=id",
         "tar --exclude=secrets -cf x",
         "user@host:path --author=bob@example.org",
+        "docker run -p 8080:80 nginx",
+        "openssl enc -kfile /etc/key -in a",
+        "sqlplus / as sysdba",
+        "http-server -a 0.0.0.0:80 /srv",
+        "app sk-learn --task-id=sk-1 hf_x npm_run",
+        "psql -c select * from password_resets where id = 'x'",
+        "mysqld_safe -p3306",
+        "redis-cli get author",
+        "find /usr/share/webhook/send -name key",
     ] {
         check_line(line, line);
     }

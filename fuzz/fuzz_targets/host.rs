@@ -1,0 +1,20 @@
+//! Files about the host: `/proc/stat`, `loadavg`, `uptime`, `meminfo`, `pressure/*`, `diskstats`,
+//! `net/dev`, `/sys/class/net/*/speed` and `/etc/passwd`.
+
+#![no_main]
+
+use agent::collectors::{block_device, cpu, load, memory, network_interface, pressure};
+use agent::procfs::passwd::parse_passwd;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = cpu::parse(bytes);
+    let _ = load::parse_loadavg(bytes);
+    let _ = load::parse_uptime(bytes);
+    let _ = memory::parse(bytes);
+    let _ = pressure::parse(bytes);
+    let _ = block_device::parse(bytes);
+    let _ = network_interface::parse(bytes);
+    let _ = network_interface::parse_speed(bytes);
+    let _ = parse_passwd(bytes);
+});
