@@ -111,8 +111,8 @@ struct Answer {
 
 /// How one request ended.
 enum Outcome {
-    /// The server took or told something: go on at once.
-    Progress,
+    /// The server took or told something: go on, after the pause it asked for.
+    Progress(Option<Duration>),
     /// Nothing to wait for, nothing gained.
     Again,
     /// Wait as after any failure, or as long as the server asked.
@@ -285,13 +285,14 @@ impl Delivery<'_> {
         words: &str,
     ) -> Outcome {
         let stream_id = self.spool.stream_id();
-        let (cursor, rejected) = match problem {
-            Some(problem) => (problem.acknowledged_sequence, problem.rejected),
+        let (cursor, rejected, pause) = match problem {
+            Some(problem) => (problem.acknowledged_sequence, problem.rejected, None),
             None => match serde_json::from_slice::<ReportsAnswer>(&answer.body) {
                 Ok(answer) if answer.stream_id == stream_id => {
-                    (Some(answer.acknowledged_sequence), answer.rejected)
+                    let pause = answer.next_send_after_ms.map(u64::from).map(Duration::from_millis);
+                    (Some(answer.acknowledged_sequence), answer.rejected, pause)
                 }
-                _ => (None, Vec::new()),
+                _ => (None, Vec::new(), None),
             },
         };
         let Some(cursor) = cursor else {
@@ -310,7 +311,7 @@ impl Delivery<'_> {
         self.untried_stream &= !moved;
         if first || moved {
             self.most_records = (self.most_records * 2).min(MAX_RECORDS_PER_REQUEST);
-            Outcome::Progress
+            Outcome::Progress(pause)
         } else {
             // An answer that moves nothing must not be asked for in a tight loop.
             Outcome::Failed(format!("{words}: the cursor does not move"), None)
@@ -325,7 +326,7 @@ impl Delivery<'_> {
             Ok(()) if std::mem::replace(&mut self.untried_stream, true) => {
                 Outcome::Failed("a stream that had just begun was refused".into(), None)
             }
-            Ok(()) => Outcome::Progress,
+            Ok(()) => Outcome::Progress(None),
             Err(error) => Outcome::Failed(tls::chain(&error), None),
         }
     }
@@ -357,10 +358,19 @@ impl Delivery<'_> {
         self.spool.reject(sequence);
     }
 
+    /// As long as the server asked, unless the agent is stopping.
+    async fn pause(&self, asked: Option<Duration>) {
+        let Some(pause) = asked else { return };
+        tokio::select! {
+            () = tokio::time::sleep(pause.min(self.uplink.pace.longest_asked)) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
     /// Notes how a request ended and waits as long as that asks for. False: stop.
     async fn account(&mut self, endpoint: &Url, outcome: Outcome) -> bool {
         let (error, wait) = match outcome {
-            Outcome::Progress => {
+            Outcome::Progress(pause) => {
                 self.endpoints.succeeded();
                 self.failures = 0;
                 let mut status = lock(&self.uplink.status);
@@ -369,6 +379,8 @@ impl Delivery<'_> {
                     last_success_at: Some(Instant::now()),
                     ..UplinkStatus::default()
                 };
+                drop(status);
+                self.pause(pause).await;
                 return true;
             }
             Outcome::Again => {

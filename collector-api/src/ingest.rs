@@ -4,6 +4,9 @@
 //! ([`body`]), inflated, decoded, validated and encoded for COPY off the async threads ([`decode`]),
 //! then handed to the [`ReportWriter`], which answers after the commit. Whose records they are is
 //! told by the client certificate and by nothing else.
+//!
+//! What does not fit is refused before its body is read; what was served while much is in progress is
+//! told when to come back ([`pace`]), so that backlogs after an outage leave room for live reports.
 
 use std::sync::Arc;
 
@@ -21,6 +24,7 @@ use uuid::Uuid;
 
 use crate::auth::AgentIdentity;
 use crate::error::{ApiError, ApiResult};
+use crate::metrics::INGEST_PACED;
 use crate::store::Store;
 use crate::store::records::RecordBatch;
 use crate::store::reports::Outcome;
@@ -29,6 +33,7 @@ mod admission;
 mod body;
 mod decode;
 mod group;
+mod pace;
 pub mod writer;
 
 use admission::{Admission, Admitted};
@@ -109,16 +114,29 @@ async fn post_reports(
 ) -> ApiResult<Json<ReportsAnswer>> {
     let announced = body::check_headers(&headers)?;
     state.writer.check_available()?;
+    state.writer.check_room()?;
     let admitted = state.admission.enter(identity.host_id, announced.reserve)?;
     let bytes = body::read(body).await?;
     let (batch, admitted) =
         state.decode(bytes, announced.encoding, identity.host_id, admitted).await?;
     let stream_id = batch.stream_id;
     let outcome = state.writer.write_admitted(batch, Some(admitted)).await?;
-    answer(stream_id, outcome).map(Json)
+    let mut answer = answer(stream_id, outcome)?;
+    answer.next_send_after_ms = state.pause();
+    Ok(Json(answer))
 }
 
 impl IngestState {
+    /// What a host that was served is told, by how full this replica is.
+    fn pause(&self) -> Option<u32> {
+        let load = self.admission.load().max(self.writer.load());
+        let pause = pace::next_send_after(load, pace::random_unit());
+        if pause.is_some() {
+            metrics::counter!(INGEST_PACED).increment(1);
+        }
+        pause
+    }
+
     async fn decode(
         &self,
         body: bytes::Bytes,
@@ -167,6 +185,7 @@ fn answer(stream_id: Uuid, outcome: Outcome) -> ApiResult<ReportsAnswer> {
             accepted: moved.accepted,
             duplicates: moved.duplicates,
             rejected: moved.rejected,
+            next_send_after_ms: None,
             server_time: moved.server_time,
         }),
         Outcome::Gap(last) => Err(conflict(
@@ -214,6 +233,7 @@ async fn get_cursor(
         accepted: 0,
         duplicates: 0,
         rejected: Vec::new(),
+        next_send_after_ms: None,
         server_time,
     }))
 }

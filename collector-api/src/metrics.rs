@@ -25,6 +25,8 @@ pub const AGENTS_REFUSED: &str = "procfleet_server_agents_refused_total";
 
 /// Requests for reports refused to stay within limits; `place` names the limit.
 pub const INGEST_SHED: &str = "procfleet_ingest_shed_total";
+/// Requests answered with a pause before the next one.
+pub const INGEST_PACED: &str = "procfleet_ingest_paced_total";
 /// Requests that wait for a writer, at the last group.
 pub const INGEST_QUEUE_DEPTH: &str = "procfleet_ingest_queue_depth";
 /// Time to store a group of requests.
@@ -80,6 +82,7 @@ fn describe() {
     describe_counter!(ENROLLMENTS, "Requests to enrol");
     describe_counter!(AGENTS_REFUSED, "Requests of agents refused for their certificate");
     describe_counter!(INGEST_SHED, "Requests refused to stay within a limit");
+    describe_counter!(INGEST_PACED, "Requests answered with a pause before the next one");
     describe_gauge!(INGEST_QUEUE_DEPTH, "Requests that wait for a writer");
     describe_histogram!(INGEST_GROUP_SECONDS, Unit::Seconds, "Time to store a group of requests");
     describe_counter!(INGEST_GROUP_FAILURES, "Transactions that failed");

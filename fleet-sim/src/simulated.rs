@@ -4,8 +4,10 @@
 //! no test would find. Its reports come from a seeded generator ([`generator`]).
 
 pub mod generator;
+pub mod plan;
 mod tls;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,7 @@ use uuid::Uuid;
 pub use tls::install_crypto;
 
 use generator::Generator;
+use plan::Plan;
 
 /// Time a request may take; shorter than the real agent's, so that tests with stalls stay short.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +50,12 @@ pub struct AnswerCounts {
     pub retry_after: u64,
     /// Requests without an answer.
     pub lost: u64,
+    /// Answers whose cursor was behind an earlier one: the database had lost records.
+    pub rewinds: u64,
+    /// Records that had been acknowledged and were sent again after that.
+    pub refilled: u64,
+    /// Answers that asked for a pause.
+    pub paced: u64,
 }
 
 /// One host that is not there.
@@ -56,8 +65,14 @@ pub struct SimulatedAgent {
     pub host_id: Uuid,
     /// Of its only stream.
     pub stream_id: Uuid,
-    /// Everything it ever made, by sequence: the oracle.
+    /// Everything it ever made, by sequence: the oracle. Empty if it is forgetful.
     pub records: BTreeMap<u64, Record>,
+    /// Makes each report again when it is sent, which takes no memory: for fleets of thousands.
+    pub forgetful: bool,
+    /// Pause that the last answer asked for; for the caller to take and obey.
+    pub pause: Option<Duration>,
+    /// The newest record's sequence.
+    last_sequence: u64,
     /// The server's cursor as last answered.
     pub acknowledged_sequence: u64,
     /// What the servers answered.
@@ -71,6 +86,16 @@ pub struct SimulatedAgent {
 impl SimulatedAgent {
     /// Enrols over TLS, pinned by the token. The same `seed` and `now` make the same reports.
     pub async fn enroll(token: &JoinToken, name: &str, seed: u64, now: Timestamp) -> Result<Self> {
+        Self::enroll_planned(token, name, Plan::past(seed, now), REQUEST_TIMEOUT).await
+    }
+
+    /// Enrols a host that reports by `plan`, and waits for answers for `timeout`.
+    pub async fn enroll_planned(
+        token: &JoinToken,
+        name: &str,
+        plan: Plan,
+        timeout: Duration,
+    ) -> Result<Self> {
         let (key, csr_pem) = tls::new_key()?;
         let facts = HostFacts {
             host_name: name.into(),
@@ -81,7 +106,7 @@ impl SimulatedAgent {
         };
         let endpoint = token.endpoints.first().context("a token without endpoints")?;
         let body = EnrollRequest { version: PROTOCOL_VERSION, csr_pem, facts: facts.clone() };
-        let response = tls::client(tls::pinned(&token.pins)?, REQUEST_TIMEOUT)?
+        let response = tls::client(tls::pinned(&token.pins)?, timeout)?
             .post(format!("{endpoint}/v1/enroll"))
             .header("authorization", token.authorization())
             .json(&body)
@@ -100,12 +125,15 @@ impl SimulatedAgent {
             host_id: identity.host_id,
             stream_id,
             records: BTreeMap::new(),
+            forgetful: false,
+            pause: None,
+            last_sequence: 0,
             acknowledged_sequence: 0,
             counts: AnswerCounts::default(),
             endpoints: identity.endpoints,
             endpoint: 0,
-            client: tls::client(config, REQUEST_TIMEOUT)?,
-            generator: Generator::new(identity.host_id, stream_id, facts, seed, now),
+            client: tls::client(config, timeout)?,
+            generator: Generator::planned(identity.host_id, stream_id, facts, plan),
         })
     }
 
@@ -118,22 +146,61 @@ impl SimulatedAgent {
     /// Makes `count` more reports.
     pub fn produce(&mut self, count: u64) {
         for _ in 0..count {
-            let sequence = self.last_sequence() + 1;
-            self.records.insert(sequence, self.generator.report(sequence));
+            self.last_sequence += 1;
+            if !self.forgetful {
+                let record = self.generator.report(self.last_sequence);
+                self.records.insert(self.last_sequence, record);
+            }
         }
     }
 
     /// The newest record's sequence.
     pub fn last_sequence(&self) -> u64 {
-        self.records.last_key_value().map_or(0, |(sequence, _)| *sequence)
+        self.last_sequence
+    }
+
+    /// What it makes its reports with.
+    pub fn generator(&mut self) -> &mut Generator {
+        &mut self.generator
+    }
+
+    /// The record it made under `sequence`.
+    pub fn record(&self, sequence: u64) -> Cow<'_, Record> {
+        match self.records.get(&sequence) {
+            Some(record) => Cow::Borrowed(record),
+            None => Cow::Owned(self.generator.report(sequence)),
+        }
+    }
+
+    /// As after a crash: nobody remembers what was acknowledged, so the server is asked.
+    pub async fn crash(&mut self) -> Result<()> {
+        let url =
+            format!("{}/v1/cursor?stream_id={}", self.endpoints[self.endpoint], self.stream_id);
+        let Ok(response) = self.client.get(url).send().await else {
+            self.counts.lost += 1;
+            return Ok(());
+        };
+        if response.status() == StatusCode::OK {
+            let answer: ReportsAnswer = response.json().await.context("a cursor")?;
+            self.acknowledge(answer.acknowledged_sequence);
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, sequence: u64) {
+        if sequence < self.acknowledged_sequence {
+            self.counts.rewinds += 1;
+            self.counts.refilled += self.acknowledged_sequence - sequence;
+        }
+        self.acknowledged_sequence = sequence;
     }
 
     /// Sends at most `max_records` of what is not acknowledged, as one request, and obeys the answer.
     pub async fn send(&mut self, max_records: usize) -> Result<()> {
         let mut body = Vec::new();
-        let unacknowledged = self.records.range(self.acknowledged_sequence + 1..);
-        for (_, record) in unacknowledged.take(max_records.min(MAX_RECORDS_PER_REQUEST)) {
-            body.extend(encode_frame(record)?);
+        let unacknowledged = self.acknowledged_sequence + 1..=self.last_sequence;
+        for sequence in unacknowledged.take(max_records.min(MAX_RECORDS_PER_REQUEST)) {
+            body.extend(encode_frame(&self.record(sequence))?);
             if body.len() > MAX_BATCH_BYTES {
                 break;
             }
@@ -146,7 +213,7 @@ impl SimulatedAgent {
             .body(body);
         let answer = async {
             let response = request.send().await?;
-            let after = response.headers().contains_key(RETRY_AFTER);
+            let after = retry_after(&response);
             Ok::<_, reqwest::Error>((response.status(), after, response.bytes().await?))
         };
         if let Ok((status, after, body)) = answer.await {
@@ -169,7 +236,7 @@ impl SimulatedAgent {
                 .send()
                 .await
                 .context("send a batch")?;
-            let after = response.headers().contains_key(RETRY_AFTER);
+            let after = retry_after(&response);
             let (status, text) = (response.status(), response.bytes().await?);
             self.obey(status, after, &text)?;
             if status.is_success() {
@@ -179,13 +246,20 @@ impl SimulatedAgent {
         }
     }
 
-    fn obey_problem(&mut self, problem: &Problem, retry_after: bool) -> Result<()> {
+    fn obey_problem(&mut self, problem: &Problem, retry_after: Option<Duration>) -> Result<()> {
         *self.counts.problems.entry(problem.code.as_str()).or_default() += 1;
-        self.counts.retry_after += u64::from(retry_after);
+        self.counts.retry_after += u64::from(retry_after.is_some());
+        self.pause = retry_after;
         self.counts.rejected += problem.rejected.len() as u64;
         match (problem.code, problem.acknowledged_sequence) {
-            (ProblemCode::SequenceGap | ProblemCode::InvalidReport, Some(sequence)) => {
-                self.acknowledged_sequence = sequence;
+            (
+                ProblemCode::SequenceGap
+                | ProblemCode::InvalidReport
+                | ProblemCode::TimestampInFuture
+                | ProblemCode::TimestampTooOld,
+                Some(sequence),
+            ) => {
+                self.acknowledge(sequence);
                 Ok(())
             }
             _ if problem.status == 503 || problem.status == 429 => Ok(()),
@@ -193,14 +267,21 @@ impl SimulatedAgent {
         }
     }
 
-    fn obey(&mut self, status: StatusCode, retry_after: bool, body: &[u8]) -> Result<()> {
+    fn obey(
+        &mut self,
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Result<()> {
         if status == StatusCode::OK {
             let answer: ReportsAnswer = serde_json::from_slice(body).context("an answer")?;
             self.counts.successes += 1;
             self.counts.accepted += u64::from(answer.accepted);
             self.counts.duplicates += u64::from(answer.duplicates);
             self.counts.rejected += answer.rejected.len() as u64;
-            self.acknowledged_sequence = answer.acknowledged_sequence;
+            self.acknowledge(answer.acknowledged_sequence);
+            self.pause = answer.next_send_after_ms.map(u64::from).map(Duration::from_millis);
+            self.counts.paced += u64::from(self.pause.is_some());
             return Ok(());
         }
         let problem: Problem = serde_json::from_slice(body)
@@ -233,6 +314,11 @@ impl SimulatedAgent {
         }
         Ok(())
     }
+}
+
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// One record as it travels: one zstd frame of one line.

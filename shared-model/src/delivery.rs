@@ -20,6 +20,10 @@ pub struct ReportsAnswer {
     /// Records of this request that will never be stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<RejectedReport>,
+    /// Milliseconds the agent waits before its next request, also if it has more to send: a busy server
+    /// shapes the fleet. Absent: go on at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_send_after_ms: Option<u32>,
     /// The server's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub server_time: Timestamp,

@@ -122,6 +122,7 @@ impl Truth {
             accepted: 0,
             duplicates: 0,
             rejected: Vec::new(),
+            next_send_after_ms: None,
             server_time: Timestamp::UNIX_EPOCH,
         };
         let body = serde_json::to_vec(&answer).unwrap();

@@ -9,25 +9,34 @@ use shared_model::ProblemCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use super::pace;
 use crate::error::{ApiError, ApiResult};
 use crate::metrics::INGEST_SHED;
 
 /// Granularity of the budget, bytes.
 const UNIT: usize = 1024;
-/// When a shed agent should come back.
+/// When a host whose other request is in progress should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The door to this replica's ingest, cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     budget: Arc<Semaphore>,
+    units: usize,
     hosts: Arc<Mutex<HashSet<Uuid>>>,
 }
 
 impl Admission {
     pub(super) fn new(memory_bytes: usize) -> Self {
         let units = (memory_bytes / UNIT).min(Semaphore::MAX_PERMITS);
-        Self { budget: Arc::new(Semaphore::new(units)), hosts: Arc::default() }
+        Self { budget: Arc::new(Semaphore::new(units)), units, hosts: Arc::default() }
+    }
+
+    /// Share of the budget in use, 0 to 1.
+    pub(super) fn load(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let share = self.budget.available_permits() as f64 / self.units.max(1) as f64;
+        1.0 - share
     }
 
     /// Lets a request of `host` in, with `bytes` of the budget.
@@ -54,7 +63,7 @@ impl Admission {
 fn overloaded() -> ApiError {
     metrics::counter!(INGEST_SHED, "place" => "memory_budget").increment(1);
     ApiError::new(ProblemCode::Overloaded, "This server holds as many reports as it may; retry.")
-        .retry_after(RETRY_AFTER)
+        .retry_after(pace::retry_after(pace::random_unit()))
 }
 
 /// A request that is in. Goes with its reports to the writer; dropping it makes room.

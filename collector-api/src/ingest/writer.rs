@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::IngestSettings;
 use super::admission::Admitted;
 use super::group::{Group, Reply};
+use super::pace;
 use crate::error::{ApiError, ApiResult};
 use crate::metrics::{INGEST_GROUP_SECONDS, INGEST_QUEUE_DEPTH, INGEST_SHED};
 use crate::store::Store;
@@ -115,6 +116,18 @@ impl ReportWriter {
         }
     }
 
+    /// Refuses, before its body is read, what the queue has no room for.
+    pub(super) fn check_room(&self) -> ApiResult<()> {
+        if self.queue.capacity() == 0 { Err(queue_full()) } else { Ok(()) }
+    }
+
+    /// Share of the queue in use, 0 to 1.
+    pub(super) fn load(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let share = self.queue.capacity() as f64 / self.queue.max_capacity() as f64;
+        1.0 - share
+    }
+
     /// Stores the records and returns after the commit.
     pub async fn write(&self, batch: RecordBatch) -> ApiResult<Outcome> {
         self.write_admitted(batch, None).await
@@ -131,11 +144,7 @@ impl ReportWriter {
         let bytes = batch.records.iter().map(|record| record.line.len()).sum();
         let job = Job { batch, reply, _admitted: admitted, rows, bytes };
         self.queue.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                metrics::counter!(INGEST_SHED, "place" => "writer_queue").increment(1);
-                ApiError::new(ProblemCode::Overloaded, "Too many requests wait for the database.")
-                    .retry_after(RETRY_AFTER)
-            }
+            mpsc::error::TrySendError::Full(_) => queue_full(),
             mpsc::error::TrySendError::Closed(_) => shutting_down(),
         })?;
         match timeout(ANSWER_TIMEOUT, answer).await {
@@ -145,6 +154,12 @@ impl ReportWriter {
             Err(_) => Err(database_unavailable()),
         }
     }
+}
+
+fn queue_full() -> ApiError {
+    metrics::counter!(INGEST_SHED, "place" => "writer_queue").increment(1);
+    ApiError::new(ProblemCode::Overloaded, "Too many requests wait for the database.")
+        .retry_after(pace::retry_after(pace::random_unit()))
 }
 
 fn shutting_down() -> ApiError {

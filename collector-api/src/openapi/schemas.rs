@@ -100,6 +100,7 @@ fn reports_answer() -> Value {
             "accepted": count("Records of this request stored now."),
             "duplicates": count("Records of this request that were stored before."),
             "rejected": list("RejectedReport", "Records of this request that will never be stored."),
+            "next_send_after_ms": count("Milliseconds to wait before the next request, also with more to send: the server is busy."),
             "server_time": time("The server's clock."),
         },
     })
@@ -228,6 +229,7 @@ mod tests {
             accepted: 1,
             duplicates: 0,
             rejected: vec![rejected],
+            next_send_after_ms: Some(1),
             server_time: now,
         };
         check(&answer, &reports_answer());

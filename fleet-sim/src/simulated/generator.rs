@@ -1,39 +1,28 @@
 //! Plausible reports of known content, from a seed.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
-
 use shared_model::{
     AgentSample, BlockDeviceSample, CollectorOutcome, CollectorRun, ConnectionSample,
     ConnectionScope, Direction, FilesystemSample, HostFacts, HostSample, InstanceDefinition,
     InstanceId, NetworkInterfaceSample, PROTOCOL_VERSION, ProcessDefinition, ProcessId,
     ProcessSample, Record, Report, Tier, Timestamp, TransportProtocol,
 };
+use std::net::{Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 
+use super::plan::{ClockJump, Plan, command_line, daily_load};
 use crate::random::Random;
 
-/// Processes per report, the residual not counted.
-const PROCESSES: u32 = 12;
-/// A process is replaced by a new one this often, in reports.
-const CHURN: u64 = 5;
-const INTERVAL_MS: u32 = 1000;
-/// Reports lie in the past, so that none is ahead of the server's clock.
-const AGE: Duration = Duration::from_hours(1);
-
 /// Makes the reports of one simulated host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Generator {
     host_id: Uuid,
     stream_id: Uuid,
-    boot_id: Uuid,
     facts: HostFacts,
-    started_at: Timestamp,
-    seed: u64,
+    plan: Plan,
 }
 
 impl Generator {
-    /// Reports are one second apart, from an hour before `now` on.
+    /// Small reports, one second apart, from an hour before `now` on.
     pub fn new(
         host_id: Uuid,
         stream_id: Uuid,
@@ -41,68 +30,92 @@ impl Generator {
         seed: u64,
         now: Timestamp,
     ) -> Self {
-        let whole = now.replace_nanosecond(0).unwrap_or(now);
-        let boot_id = Uuid::from_u64_pair(seed, !seed);
-        Self { host_id, stream_id, boot_id, facts, started_at: whole - AGE, seed }
+        Self::planned(host_id, stream_id, facts, Plan::past(seed, now))
+    }
+
+    /// Reports by `plan`.
+    pub fn planned(host_id: Uuid, stream_id: Uuid, facts: HostFacts, plan: Plan) -> Self {
+        Self { host_id, stream_id, facts, plan }
+    }
+
+    /// What its reports follow.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Sets the host's clock wrong for a while, in reports that are not made yet.
+    pub fn set_clock_jump(&mut self, jump: ClockJump) {
+        self.plan.clock_jump = Some(jump);
+    }
+
+    fn boot_id(&self, sequence: u64) -> Uuid {
+        let every = self.plan.shape.restart_every;
+        let boot = if every == 0 { 0 } else { (sequence - 1) / every };
+        Uuid::from_u64_pair(self.plan.seed, !self.plan.seed ^ boot)
+    }
+
+    fn restarted(&self, sequence: u64) -> bool {
+        sequence == 1 || self.boot_id(sequence) != self.boot_id(sequence - 1)
     }
 
     /// The report with this sequence, always the same.
     pub fn report(&self, sequence: u64) -> Record {
-        let mut random = Random::new(self.seed.wrapping_mul(1_000_003).wrapping_add(sequence));
-        // Microseconds in the time show what a database that rounds them would do.
-        let sampled_at = self.started_at
-            + Duration::from_secs(sequence)
-            + Duration::from_micros(random.below(900_000));
+        let Plan { seed, shape, .. } = self.plan;
+        let mut random = Random::new(seed.wrapping_mul(1_000_003).wrapping_add(sequence));
+        let boot_id = self.boot_id(sequence);
         let mut report = Report {
             version: PROTOCOL_VERSION,
             host_id: self.host_id,
             stream_id: self.stream_id,
             sequence,
-            boot_id: self.boot_id,
-            sampled_at,
-            interval_ms: INTERVAL_MS,
-            facts: (sequence == 1).then(|| self.facts.clone()),
+            boot_id,
+            sampled_at: self.plan.sampled_at(sequence, &mut random),
+            interval_ms: shape.interval_ms,
+            facts: self.restarted(sequence).then(|| self.facts.clone()),
             host: host(&mut random),
             filesystems: vec![filesystem(&mut random)],
             block_devices: vec![block_device(&mut random)],
             network_interfaces: vec![network_interface(&mut random)],
-            processes: vec![residual(&mut random)],
-            connections: connections(self.boot_id, &mut random),
+            processes: vec![residual(shape.processes_total - shape.processes, &mut random)],
+            connections: connections(boot_id, &mut random),
             exits: Vec::new(),
             exit_folds: Vec::new(),
             process_definitions: Vec::new(),
             instance_definitions: Vec::new(),
             agent: agent(&mut random),
         };
-        for slot in 0..PROCESSES {
+        for slot in 0..shape.processes {
             self.add_process(&mut report, slot, &mut random);
         }
         Record::Report(Box::new(report))
     }
 
-    /// Every slot holds a process; one slot per [`CHURN`] reports gets a new one, which is then described.
+    /// Every slot holds a process, replaced every [`Shape::churn`] reports, and then described.
     fn add_process(&self, report: &mut Report, slot: u32, random: &mut Random) {
-        let generation = (report.sequence + u64::from(slot)) / CHURN;
-        let is_new =
-            report.sequence == 1 || (report.sequence + u64::from(slot)).is_multiple_of(CHURN);
+        let turn = report.sequence + u64::from(slot);
+        let generation = turn / self.plan.shape.churn;
+        let is_new = self.restarted(report.sequence) || turn.is_multiple_of(self.plan.shape.churn);
         let pid = 1000 + slot;
         let start_ticks = 100 + generation;
-        let instance_id = InstanceId::of(self.boot_id, pid, start_ticks);
+        let instance_id = InstanceId::of(report.boot_id, pid, start_ticks);
+        let interval_us = u64::from(report.interval_ms) * 1000;
+        let busy = interval_us * daily_load(report.sampled_at) / 100;
         report.processes.push(ProcessSample {
             instance_id,
             process_count: 1,
-            cpu_user_us: Some(random.below(1_000_000)),
-            cpu_system_us: Some(random.below(100_000)),
+            cpu_user_us: Some(random.below(busy)),
+            cpu_system_us: Some(random.below(busy / 10)),
             memory_usage_bytes: Some(random.below(1 << 40)),
             memory_swap_bytes: None,
             disk_read_bytes: Some(random.below(1 << 30)),
             disk_write_bytes: Some(0),
             thread_count: Some(1 + slot),
             paging_faults_minor: Some(random.below(10_000)),
+            context_switches_voluntary: Some(random.below(5000)),
             ..ProcessSample::default()
         });
         if is_new {
-            let command_line = format!("worker --slot={slot} --\u{fc}ber='{}'", generation % 7);
+            let command_line = self.command_line(slot, generation);
             let process_id = ProcessId::of(&command_line);
             report.instance_definitions.push(InstanceDefinition {
                 instance_id,
@@ -110,7 +123,7 @@ impl Generator {
                 pid,
                 parent_pid: Some(1),
                 start_ticks,
-                creation_time: self.started_at,
+                creation_time: self.plan.started_at,
                 user_id: Some(1000),
                 owner: Some("worker".into()),
                 executable_path: Some("/usr/bin/worker".into()),
@@ -126,6 +139,19 @@ impl Generator {
                 report.process_definitions.push(definition);
             }
         }
+    }
+
+    fn command_line(&self, slot: u32, generation: u64) -> String {
+        let distinct = self.plan.shape.command_lines;
+        if distinct == 0 {
+            return format!("worker --slot={slot} --\u{fc}ber='{}'", generation % 7);
+        }
+        // Half of what runs is what runs everywhere: the first few hundred command lines.
+        let everywhere = slot.is_multiple_of(2);
+        let place = self.plan.seed.wrapping_mul(4099) ^ (u64::from(slot) << 40) ^ generation;
+        let number =
+            Random::new(place).below(if everywhere { distinct.min(300) } else { distinct });
+        command_line(number)
     }
 }
 
@@ -215,10 +241,10 @@ fn connections(boot_id: Uuid, random: &mut Random) -> Vec<ConnectionSample> {
     vec![outbound, inbound, unattributed]
 }
 
-fn residual(random: &mut Random) -> ProcessSample {
+fn residual(process_count: u32, random: &mut Random) -> ProcessSample {
     ProcessSample {
         instance_id: InstanceId::RESIDUAL,
-        process_count: 200,
+        process_count,
         cpu_user_us: Some(random.below(100_000)),
         ..ProcessSample::default()
     }

@@ -78,6 +78,7 @@ fn an_answer() {
                     detail: "must be 1 or more".into(),
                 }],
             }],
+            next_send_after_ms: Some(1500),
             server_time: datetime!(2026-11-22 03:12:00.5 UTC),
         },
     );
