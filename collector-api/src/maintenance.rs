@@ -9,11 +9,15 @@ mod rollups;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::Chain;
-use crate::metrics::{MAINTENANCE_FAILURES, MAINTENANCE_LEADER, MAINTENANCE_PARTITIONS};
+use crate::metrics::{
+    MAINTENANCE_CLOCK_HELD, MAINTENANCE_CLOCK_LAG, MAINTENANCE_FAILURES, MAINTENANCE_LEADER,
+    MAINTENANCE_PARTITIONS,
+};
 use crate::store::Store;
 use crate::store::failure::Failure;
 use crate::store::maintenance::{MaintenanceConnection, MaintenanceError};
@@ -26,19 +30,22 @@ const WORK_EVERY: u32 = 6;
 /// How often a step that lost against ingest for a lock is tried in one round.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// Retention further behind the database's clock than this is told.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
+
 /// Works until `stop`. Never fails: what goes wrong is logged, counted, and tried again.
 pub async fn run(store: Store, stop: CancellationToken) {
     let holder = Uuid::new_v4();
     let mut connection: Option<MaintenanceConnection> = None;
-    let mut round = 0_u32;
+    let (mut round, mut worked_at) = (0_u32, None);
     loop {
-        match one_round(&store, holder, &mut connection, round).await {
+        match one_round(&store, holder, &mut connection, round, &mut worked_at).await {
             Ok(()) => round = round.wrapping_add(1),
             Err(error) => {
                 metrics::counter!(MAINTENANCE_FAILURES).increment(1);
                 tracing::warn!(error = %Chain(&error), "a maintenance round failed");
                 metrics::gauge!(MAINTENANCE_LEADER).set(0.0);
-                (connection, round) = (None, 0);
+                (connection, round, worked_at) = (None, 0, None);
             }
         }
         tokio::select! {
@@ -58,6 +65,7 @@ async fn one_round(
     holder: Uuid,
     held: &mut Option<MaintenanceConnection>,
     round: u32,
+    worked_at: &mut Option<Instant>,
 ) -> Result<(), MaintenanceError> {
     let connection = match held {
         Some(connection) => {
@@ -77,15 +85,21 @@ async fn one_round(
     };
     metrics::gauge!(MAINTENANCE_LEADER).set(1.0);
     if round.is_multiple_of(WORK_EVERY) {
-        work(connection).await
+        let now = Instant::now();
+        let elapsed = worked_at.replace(now).map(|worked_at| now - worked_at);
+        work(connection, elapsed.unwrap_or_default()).await
     } else {
         rollups::run(connection, false).await
     }
 }
 
 /// Everything that keeps the series in shape, once. A step that fails does not keep the others from
-/// being done, unless the lease is lost; the first error is returned.
-pub async fn work(connection: &mut MaintenanceConnection) -> Result<(), MaintenanceError> {
+/// being done, unless the lease is lost; the first error is returned. `elapsed`: since this worker's
+/// last call, zero the first time; retention advances no faster, whatever the database's clock says.
+pub async fn work(
+    connection: &mut MaintenanceConnection,
+    elapsed: Duration,
+) -> Result<(), MaintenanceError> {
     let mut outcome = Ok(());
     for series in series::all() {
         for attempt in 1..=MAX_ATTEMPTS {
@@ -98,7 +112,7 @@ pub async fn work(connection: &mut MaintenanceConnection) -> Result<(), Maintena
         }
         connection.renew().await?;
     }
-    note(&mut outcome, connection.move_floors().await)?;
+    note(&mut outcome, move_floors(connection, elapsed).await)?;
     note(&mut outcome, rollups::run(connection, true).await)?;
     for series in series::all() {
         for attempt in 1..=MAX_ATTEMPTS {
@@ -113,6 +127,24 @@ pub async fn work(connection: &mut MaintenanceConnection) -> Result<(), Maintena
     }
     note(&mut outcome, connection.purge_rejects().await.map(drop))?;
     outcome
+}
+
+async fn move_floors(
+    connection: &mut MaintenanceConnection,
+    elapsed: Duration,
+) -> Result<(), MaintenanceError> {
+    let now = connection.clock().await?;
+    let lag = connection.move_floors(now, elapsed).await?;
+    metrics::gauge!(MAINTENANCE_CLOCK_LAG).set(lag.as_seconds_f64());
+    if lag > CLOCK_TOLERANCE {
+        metrics::counter!(MAINTENANCE_CLOCK_HELD).increment(1);
+        tracing::warn!(
+            database_clock = %now,
+            lag_seconds = lag.whole_seconds(),
+            "the database's clock is ahead of the time that passed: retention follows slowly; set the clock if it is wrong"
+        );
+    }
+    Ok(())
 }
 
 /// Whether a step gave way to others for a lock and is tried again now.

@@ -49,6 +49,10 @@ pub const INGEST_COLLISIONS: &str = "procfleet_ingest_dictionary_collisions_tota
 pub const MAINTENANCE_FAILURES: &str = "procfleet_maintenance_failures_total";
 /// 1 while this replica holds the maintenance lease.
 pub const MAINTENANCE_LEADER: &str = "procfleet_maintenance_leader";
+/// How far retention stays behind a database clock that jumped ahead: data that is not dropped yet.
+pub const MAINTENANCE_CLOCK_LAG: &str = "procfleet_maintenance_clock_lag_seconds";
+/// Passes that did not believe the database's clock.
+pub const MAINTENANCE_CLOCK_HELD: &str = "procfleet_maintenance_clock_held_total";
 /// Partitions made and dropped; `change`, `table`.
 pub const MAINTENANCE_PARTITIONS: &str = "procfleet_maintenance_partitions_total";
 /// Buckets rolled up, again included; `width`.
@@ -94,6 +98,12 @@ fn describe() {
     describe_counter!(INGEST_COLLISIONS, "Dictionary entries whose key had other content");
     describe_counter!(MAINTENANCE_FAILURES, "Maintenance rounds that failed");
     describe_gauge!(MAINTENANCE_LEADER, "Whether this replica holds the maintenance lease");
+    describe_gauge!(
+        MAINTENANCE_CLOCK_LAG,
+        Unit::Seconds,
+        "How far retention stays behind the database's clock"
+    );
+    describe_counter!(MAINTENANCE_CLOCK_HELD, "Passes that did not believe the database's clock");
     describe_counter!(MAINTENANCE_PARTITIONS, "Partitions made and dropped");
     describe_counter!(MAINTENANCE_BUCKETS, "Buckets rolled up");
 }

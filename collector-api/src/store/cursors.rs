@@ -99,8 +99,8 @@ pub(super) async fn lock(
     let rows = sqlx::query!(
         r#"/* store::cursors::lock */
         select host_id, stream_id, last_sequence, last_digest, now() as "now!",
-            (select max(greatest(raw_floor, now() - retention)) from series where not is_rollup)
-                as "raw_floor!",
+            (select max(greatest(raw_floor, coalesce(retention_clock, now()) - retention))
+                from series, maintenance_lease where not is_rollup) as "raw_floor!",
             (select horizon from rollup_watermark) as "horizon!"
         from ingest_cursors
         where (host_id, stream_id) in (select * from unnest($1::uuid[], $2::uuid[]))

@@ -4,6 +4,9 @@
 //! the lease over must update that row, so it waits for the transaction, or the transaction finds
 //! another epoch and does nothing: a worker that lost its lease while it slept cannot commit.
 
+use std::time::Duration;
+
+use shared_model::Timestamp;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
@@ -16,6 +19,8 @@ use super::{Store, StoreError};
 pub const LEASE_SECONDS: i32 = 30;
 /// Rejects older than this are removed, days.
 const REJECT_RETENTION_DAYS: i32 = 30;
+/// How much faster than real time retention's clock may catch up with the database's.
+const CATCH_UP: u32 = 24;
 /// Rejects removed in one transaction.
 const PURGE_BATCH: i64 = 10_000;
 
@@ -143,10 +148,28 @@ impl MaintenanceConnection {
         Ok(made)
     }
 
+    /// The database's clock.
+    pub async fn clock(&mut self) -> Result<Timestamp, MaintenanceError> {
+        sqlx::query_scalar!(r#"/* store::maintenance::clock */ select clock_timestamp() as "now!""#)
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(|error| StoreError::of("clock")(error).into())
+    }
+
     /// Moves the floor of every series to its retention before now: from this commit on nothing
     /// older is accepted, and nothing older is still under way. A roll-up is kept at least as long as
-    /// what it is computed from.
-    pub async fn move_floors(&mut self) -> Result<(), MaintenanceError> {
+    /// what it is computed from. Returns how far retention's clock stays behind `now`.
+    ///
+    /// "Now" is retention's own clock. It follows the database's, but advances no faster than
+    /// `elapsed`, the time this worker measured since its last pass; or [`CATCH_UP`] times that while
+    /// it is behind the newest stored sample (the servers were stopped for a while). So a clock that
+    /// jumps ahead drops nothing by itself, and one that jumps together with the hosts' drops a day
+    /// per hour, while the gauge and the log tell. It goes back with the database's at once.
+    pub async fn move_floors(
+        &mut self,
+        now: Timestamp,
+        elapsed: Duration,
+    ) -> Result<time::Duration, MaintenanceError> {
         let lease = self.lease;
         let mut transaction =
             self.connection.begin().await.map_err(StoreError::of("move_floors.begin"))?;
@@ -158,6 +181,20 @@ impl MaintenanceConnection {
         .execute(&mut *transaction)
         .await
         .map_err(StoreError::of("move_floors.lock"))?;
+        let clock = sqlx::query_scalar!(
+            r#"/* store::maintenance::move_floors */
+            update maintenance_lease set retention_clock = least($1, greatest(
+                coalesce(retention_clock, $1) + make_interval(secs => $2),
+                least((select coalesce(max(last_sampled_at), '-infinity') from heartbeats),
+                    coalesce(retention_clock, $1) + make_interval(secs => $3))))
+            returning retention_clock as "clock!""#,
+            now,
+            elapsed.as_secs_f64(),
+            (elapsed * CATCH_UP).as_secs_f64()
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(StoreError::of("move_floors.clock"))?;
         sqlx::query!(
             "/* store::maintenance::move_floors */
             with kept as (
@@ -168,14 +205,15 @@ impl MaintenanceConnection {
                     end as kept
                 from series
             )
-            update series set raw_floor = clock_timestamp() - kept from kept
-            where kept.series = series.series and raw_floor < clock_timestamp() - kept"
+            update series set raw_floor = $1::timestamptz - kept from kept
+            where kept.series = series.series and raw_floor < $1::timestamptz - kept",
+            clock
         )
         .execute(&mut *transaction)
         .await
         .map_err(StoreError::of("move_floors"))?;
         transaction.commit().await.map_err(StoreError::of("move_floors.commit"))?;
-        Ok(())
+        Ok(now - clock)
     }
 
     /// Drops the pieces of `series` below its committed floor, and an hour below what is not rolled
@@ -214,7 +252,8 @@ impl MaintenanceConnection {
             "/* store::maintenance::purge_rejects */
             delete from ingest_rejects where ctid = any (array (
                 select ctid from ingest_rejects
-                where received_at < now() - make_interval(days => $1::integer)
+                where received_at < (select least(retention_clock, now()) from maintenance_lease)
+                    - make_interval(days => $1::integer)
                 order by received_at limit $2))",
             REJECT_RETENTION_DAYS,
             PURGE_BATCH

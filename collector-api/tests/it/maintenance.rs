@@ -1,5 +1,7 @@
 //! Partitions ahead, retention, and the lease that lets one worker at a time do it.
 
+use std::time::Duration;
+
 use collector_api::maintenance;
 use collector_api::store::Store;
 use collector_api::store::maintenance::MaintenanceError;
@@ -22,11 +24,11 @@ async fn partitions_are_made_ahead_and_old_ones_dropped() {
         let (replica, host) = (Replica::start(&database).await, Host::enroll(&database, 1).await);
         let mut worker =
             replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap().unwrap();
-        maintenance::work(&mut worker).await.unwrap();
+        maintenance::work(&mut worker, Duration::ZERO).await.unwrap();
         for (index, series) in SERIES.iter().enumerate() {
             assert_eq!(partitions(&database, index).await, 3, "{}", series.name);
         }
-        maintenance::work(&mut worker).await.unwrap();
+        maintenance::work(&mut worker, Duration::ZERO).await.unwrap();
         assert_eq!(partitions(&database, 0).await, 3);
         assert_eq!(count(&database, "select count(*) from process_samples").await, 0);
 
@@ -41,7 +43,7 @@ async fn partitions_are_made_ahead_and_old_ones_dropped() {
             .execute(&mut connection)
             .await
             .unwrap();
-        maintenance::work(&mut worker).await.unwrap();
+        maintenance::work(&mut worker, Duration::ZERO).await.unwrap();
         assert_eq!(partitions(&database, 0).await, before - 1);
         assert_eq!(count(&database, "select count(*) from host_samples").await, 1);
         assert_eq!(count(&database, "select count(*) from series where not is_rollup and raw_floor between now() - interval '10 days 1 minute' and now() - interval '10 days'").await, 6);
@@ -56,7 +58,7 @@ async fn partitions_are_made_ahead_and_old_ones_dropped() {
             .execute(&mut connection)
             .await
             .unwrap();
-        maintenance::work(&mut worker).await.unwrap();
+        maintenance::work(&mut worker, Duration::ZERO).await.unwrap();
         assert_eq!(count(&database, "select count(*) from ingest_rejects").await, 0);
         worker.release().await.unwrap();
         replica.finish().await;
@@ -84,18 +86,65 @@ async fn one_worker_at_a_time_and_a_stolen_lease_cannot_commit() {
         let lost = |result: Result<(), MaintenanceError>| {
             assert!(matches!(result, Err(MaintenanceError::LeaseLost)), "{result:?}");
         };
-        lost(first.move_floors().await);
+        let now = time::OffsetDateTime::now_utc();
+        lost(first.move_floors(now, Duration::ZERO).await.map(drop));
         lost(first.drop_older(&SERIES[0]).await.map(drop));
         lost(first.ensure_ahead(&SERIES[0]).await.map(drop));
         lost(first.purge_rejects().await.map(drop));
         lost(first.renew().await);
-        lost(maintenance::work(&mut first).await);
+        lost(maintenance::work(&mut first, Duration::ZERO).await);
         assert_eq!(partitions(&database, 0).await, 0);
-        maintenance::work(&mut second).await.unwrap();
+        maintenance::work(&mut second, Duration::ZERO).await.unwrap();
         assert_eq!(partitions(&database, 0).await, 3);
 
         // Given back, it is free at once.
         second.release().await.unwrap();
         assert!(store.maintenance_connection(one).await.unwrap().is_some());
+    }
+}
+
+/// What a database clock that jumps a year ahead must not do: drop what is kept, refuse what comes.
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_drops_nothing() {
+    const PASS: Duration = Duration::from_secs(60);
+    for engine in Engine::ALL {
+        let database = TestDatabase::create(engine).await.unwrap();
+        let (replica, host) = (Replica::start(&database).await, Host::enroll(&database, 1).await);
+        let mut worker =
+            replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap().unwrap();
+        maintenance::work(&mut worker, Duration::ZERO).await.unwrap();
+        let old = changed(host.report(1), |report| report.sampled_at -= time::Duration::days(20));
+        let (status, answer) = replica.post_records(host.host_id, &[old, host.report(2)]).await;
+        assert_eq!(status, 200, "{answer}");
+        let before = partitions(&database, 0).await;
+
+        let real = worker.clock().await.unwrap();
+        let jumped = real + time::Duration::days(365);
+        for pass in 1..=10 {
+            let lag = worker.move_floors(jumped, PASS).await.unwrap();
+            assert!(lag > time::Duration::days(364), "pass {pass}: {lag}");
+        }
+        for series in &SERIES {
+            assert_eq!(worker.drop_older(series).await.unwrap(), 0, "{}", series.name);
+        }
+        assert_eq!(partitions(&database, 0).await, before);
+        assert_eq!(count(&database, "select count(*) from host_samples").await, 2);
+        let late = changed(host.report(3), |report| report.sampled_at -= time::Duration::days(20));
+        let (status, answer) = replica.post_records(host.host_id, &[late]).await;
+        assert_eq!(status, 200, "{answer}");
+
+        // Hosts that jumped too: it follows, a day per hour. The clock set right: it follows at once.
+        let mut connection = database.connect().await.unwrap();
+        sqlx::query("update heartbeats set last_sampled_at = $1")
+            .bind(jumped)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let lag = worker.move_floors(jumped, PASS * 60).await.unwrap();
+        let advanced = jumped - real - lag;
+        assert!((24..26).contains(&advanced.whole_hours()), "{advanced}");
+        assert_eq!(worker.move_floors(real, PASS).await.unwrap(), time::Duration::ZERO);
+        worker.release().await.unwrap();
+        replica.finish().await;
     }
 }

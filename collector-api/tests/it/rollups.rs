@@ -76,7 +76,7 @@ async fn assert_expected(database: &TestDatabase) {
 /// Does all the work there is.
 async fn settle(database: &TestDatabase, worker: &mut MaintenanceConnection) {
     for _ in 0..20 {
-        maintenance::work(worker).await.unwrap();
+        maintenance::work(worker, Duration::ZERO).await.unwrap();
         let left = count(
             database,
             "select (select count(*) from rollup_dirty)
