@@ -2,8 +2,8 @@
 //! otherwise (CI, a pipe) a line at its start, one every 20 s, and one at its end.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,26 @@ const QUIET_REMINDER: Duration = Duration::from_secs(20);
 pub(crate) struct Step {
     name: String,
     started: Instant,
+    note: Note,
     stop: Arc<AtomicBool>,
     ticker: Option<JoinHandle<()>>,
+}
+
+/// What a step is at, shown behind its name.
+#[derive(Clone, Default)]
+pub(crate) struct Note(Arc<Mutex<String>>);
+
+impl Note {
+    /// Shows this from now on.
+    pub(crate) fn set(&self, note: &str) {
+        note.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// As it is shown.
+    fn suffix(&self) -> String {
+        let note = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if note.is_empty() { String::new() } else { format!(": {note}") }
+    }
 }
 
 impl Step {
@@ -23,12 +41,17 @@ impl Step {
     pub(crate) fn start(name: impl Into<String>) -> Self {
         let name = name.into();
         let started = Instant::now();
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, note) = (Arc::new(AtomicBool::new(false)), Note::default());
         let ticker = thread::spawn({
-            let (name, stop) = (name.clone(), Arc::clone(&stop));
-            move || tick(&name, started, &stop)
+            let (name, stop, note) = (name.clone(), Arc::clone(&stop), note.clone());
+            move || tick(&name, started, &stop, &note)
         });
-        Self { name, started, stop, ticker: Some(ticker) }
+        Self { name, started, note, stop, ticker: Some(ticker) }
+    }
+
+    /// Where to say what it is at.
+    pub(crate) fn note(&self) -> Note {
+        self.note.clone()
     }
 
     /// Ends the step; `detail` says what came out, empty is fine.
@@ -57,20 +80,20 @@ impl Drop for Step {
     }
 }
 
-fn tick(name: &str, started: Instant, stop: &AtomicBool) {
+fn tick(name: &str, started: Instant, stop: &AtomicBool, note: &Note) {
     let terminal = std::io::stderr().is_terminal();
     let mut next = Duration::ZERO;
     while !stop.load(Ordering::Acquire) {
         let elapsed = started.elapsed();
         if terminal {
-            eprint!("\r\x1b[K   ... {:>7} s  {name}", elapsed.as_secs());
+            eprint!("\r\x1b[K   ... {:>7} s  {name}{}", elapsed.as_secs(), note.suffix());
             drop(std::io::stderr().flush());
             thread::park_timeout(Duration::from_millis(500));
             continue;
         }
         // A step that is done within a second needs no line of its own for its start.
         if elapsed >= next && elapsed >= Duration::from_secs(1) {
-            eprintln!("   ... {:>7} s  {name}", elapsed.as_secs());
+            eprintln!("   ... {:>7} s  {name}{}", elapsed.as_secs(), note.suffix());
             next = elapsed + QUIET_REMINDER;
         }
         thread::park_timeout(Duration::from_millis(250));

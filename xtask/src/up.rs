@@ -13,7 +13,7 @@ use crate::postgres;
 use crate::process;
 use crate::progress::Step;
 use crate::project::{Project, require_space};
-use crate::run::{captured, cargo, shown};
+use crate::run::{captured, cargo, shown, watched};
 use crate::state::State;
 
 mod agent;
@@ -71,8 +71,7 @@ fn bring_up(
     started: &mut Started,
     interrupted: &foreground::Interrupt,
 ) -> Result<()> {
-    build(project)?;
-    interrupted.check()?;
+    build(project, interrupted)?;
     started.database = ensure_database(project, state)?;
     interrupted.check()?;
     let url = database_url(state)?;
@@ -112,7 +111,7 @@ fn choose_ports(state: &mut State, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn build(project: &Project) -> Result<()> {
+fn build(project: &Project, interrupted: &foreground::Interrupt) -> Result<()> {
     if !project.target().join("release").exists() {
         require_space(&project.target(), 4, "The release build")?;
     }
@@ -120,11 +119,45 @@ fn build(project: &Project) -> Result<()> {
     let step = Step::start("build procfleet-server and procfleet-agent (release)");
     let mut command = cargo(project);
     command.args(["build", "--release", "--locked", "--package=collector-api", "--package=agent"]);
-    captured(command.arg("--bins")).context(
-        "the build failed; a C compiler is needed besides Rust (apt-get install build-essential)",
-    )?;
+    // Cargo counts for terminals only, unless told otherwise.
+    command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "120");
+    let note = step.note();
+    let built = watched(command.arg("--bins"), |line| {
+        if let Some(progress) = build_progress(line) {
+            note.set(&progress);
+        }
+    });
+    // Ctrl-C reaches cargo, too: that it ended is then no fault of its own.
+    interrupted.check()?;
+    built.map_err(|error| match build_hint(&format!("{error:#}")) {
+        Some(hint) => error.context(hint),
+        None => error.context("the build failed"),
+    })?;
     step.done("");
     Ok(())
+}
+
+/// "317 of 402, sqlx-core, rustls" from cargo's progress bar, `None` for its other lines.
+fn build_progress(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("Building [")?.1.split_once("] ")?;
+    let (count, crates) = rest.split_once(':').unwrap_or((rest, ""));
+    let (done, all) = count.split_once('/')?;
+    let crates = crates.split('\u{1b}').next().unwrap_or_default().trim();
+    Some(format!("{} of {}, {crates}", done.trim(), all.trim()))
+}
+
+/// What is missing on this machine, if the compiler's words tell.
+fn build_hint(words: &str) -> Option<&'static str> {
+    if ["linker `cc` not found", "failed to find tool", "is `cc` installed"]
+        .iter()
+        .any(|complaint| words.contains(complaint))
+    {
+        Some("the build needs a C compiler besides Rust (apt-get install build-essential)")
+    } else if words.contains("No space left on device") {
+        Some("the build ran out of disk")
+    } else {
+        None
+    }
 }
 
 /// Says whether it was started now.
@@ -217,4 +250,24 @@ pub(crate) fn build_shown(project: &Project, arguments: &[&str]) -> Result<()> {
         bail!("the release build failed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_progress_of_cargo_is_read() {
+        let bar = "    Building [====>     ] 317/402: sqlx-core, rustls(build)\u{1b}[K";
+        assert_eq!(build_progress(bar).unwrap(), "317 of 402, sqlx-core, rustls(build)");
+        assert_eq!(build_progress("    Building [>  ] 0/2").unwrap(), "0 of 2, ");
+        assert_eq!(build_progress("   Compiling serde v1.0.228"), None);
+    }
+
+    #[test]
+    fn only_a_missing_compiler_is_blamed() {
+        assert!(build_hint("error: linker `cc` not found").unwrap().contains("C compiler"));
+        assert_eq!(build_hint("error[E0308]: mismatched types"), None);
+        assert_eq!(build_hint("cargo ended with signal: 2 (SIGINT):"), None);
+    }
 }
