@@ -57,6 +57,9 @@ pub static BPF_RECORDS_MALFORMED: Counter = Counter::new("bpf_records_malformed"
 pub static COLLECTOR_SKIPPED: Counter = Counter::new("collector_skipped");
 /// Results that came after their deadline and were thrown away.
 pub static COLLECTOR_LATE_RESULTS: Counter = Counter::new("collector_late_results");
+/// Reports moved to a new stream although the server may have stored them in the old one: it may hold
+/// them twice.
+pub static REPORTS_REPEATED: Counter = Counter::new("reports_repeated");
 /// Collectors rebuilt after a panic.
 pub static COLLECTOR_PANICS: Counter = Counter::new("collector_panics");
 /// File systems whose statvfs(2) did not answer in time (null in the report).
@@ -100,6 +103,7 @@ pub static ALL: &[&Counter] = &[
     &COLLECTOR_SKIPPED,
     &COLLECTOR_LATE_RESULTS,
     &COLLECTOR_PANICS,
+    &REPORTS_REPEATED,
     &FILESYSTEM_LATE,
     &DEVICES_SHED,
     &TICKS_SKIPPED,

@@ -6,6 +6,11 @@
 //! is thrown away and counted. A collector that panicked, failed or was late is built again, so
 //! that its next run is a baseline ([`crate::collectors`], second rule). There is never more
 //! than one thread per collector, however long one hangs.
+//!
+//! Why a baseline, deltas null, and not deltas over the longer interval: a delta means "in this
+//! report's `interval_ms`", which all collectors share. One over two intervals would be read as twice the
+//! rate, and the late run read some counters at one time and some at another. The hole is visible: the
+//! reports say `late`, and their rows are missing or null.
 
 use std::any::Any;
 use std::io;

@@ -12,6 +12,7 @@ use super::format::{self, Found};
 use super::queue::{self, Body, Entry, Queue};
 use super::segment::{self, Segment, Writer};
 use super::{Limits, NewStreamError};
+use crate::metrics::REPORTS_REPEATED;
 
 /// Where a stream's segments are.
 pub(super) fn directory(spool: &Path, stream_id: Uuid) -> PathBuf {
@@ -210,6 +211,10 @@ impl Queue {
     }
 
     /// Ends the stream and begins another with everything that is not acknowledged, in its order.
+    ///
+    /// A report that was sent and not acknowledged may be stored already, and will then be stored
+    /// again: nobody can tell which of two writers stored what stands at its place. Twice rather than
+    /// not at all; they are counted.
     pub(super) fn begin_stream(&mut self) -> Result<(), NewStreamError> {
         let fail = |step, error| NewStreamError { step, error };
         if !self.marked {
@@ -220,6 +225,11 @@ impl Queue {
         let old = self.stream_id;
         let stream_id = Uuid::new_v4();
         let dir = directory(&self.dir, stream_id);
+        let sent = self
+            .entries
+            .range(self.head()..)
+            .filter(|entry| entry.last <= self.known && !matches!(entry.body, Body::Gap(_)));
+        let repeated = sent.count() as u64;
         let copied = self.copy_to(&dir, stream_id);
         let (entries, segments, last) = match copied {
             Ok(copied) => copied,
@@ -244,7 +254,9 @@ impl Queue {
         self.memory_bytes = 0;
         self.epoch += 1;
         remove_stream(&self.dir, old);
-        tracing::info!(old = %old, new = %stream_id, records = self.entries.len(), "new stream");
+        REPORTS_REPEATED.add(repeated);
+        let records = self.entries.len();
+        tracing::info!(%old, new = %stream_id, records, repeated, "new stream");
         Ok(())
     }
 
