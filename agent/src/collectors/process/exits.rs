@@ -334,6 +334,7 @@ impl Describing<'_> {
         process_id: ProcessId,
     ) -> InstanceDefinition {
         let of = &ended.exit.of;
+        let start = self.exits.units.key(ended).1;
         let path = self.exits.cgroups.path(of.cgroup);
         let entry = path.map(|path| format!("0::{path}\n"));
         let cgroup = entry.as_deref().and_then(|entry| parse_cgroup(entry.as_bytes()));
@@ -342,8 +343,9 @@ impl Describing<'_> {
             process_id,
             pid: of.pid,
             parent_pid: Some(ended.parent_pid),
-            start_ticks: self.exits.units.key(ended).1,
-            creation_time: self.clock.booted_at + Duration::from_nanos(of.start_ns / 1000 * 1000),
+            start_ticks: start,
+            creation_time: self.clock.booted_at
+                + super::from_ticks(start, self.exits.units.ticks_per_second),
             user_id: Some(of.user_id),
             owner: self.dictionary.owner(of.user_id).map(str::to_owned),
             executable_path: None,
