@@ -41,8 +41,6 @@ pub const INGEST_GROUP_REQUESTS: &str = "procfleet_ingest_group_requests_total";
 pub const INGEST_REPORTS: &str = "procfleet_ingest_reports_total";
 /// Rows stored; `table`.
 pub const INGEST_ROWS: &str = "procfleet_ingest_rows_total";
-/// Rows of accepted reports that have no table yet; `part`.
-pub const INGEST_UNSTORED_ROWS: &str = "procfleet_ingest_unstored_rows_total";
 /// Dictionary entries whose key had other content already; `table`.
 pub const INGEST_COLLISIONS: &str = "procfleet_ingest_dictionary_collisions_total";
 /// Maintenance rounds that failed.
@@ -94,7 +92,6 @@ fn describe() {
     describe_counter!(INGEST_GROUP_REQUESTS, "Requests in committed transactions");
     describe_counter!(INGEST_REPORTS, "Reports decided");
     describe_counter!(INGEST_ROWS, "Rows stored");
-    describe_counter!(INGEST_UNSTORED_ROWS, "Rows of accepted reports without a table");
     describe_counter!(INGEST_COLLISIONS, "Dictionary entries whose key had other content");
     describe_counter!(MAINTENANCE_FAILURES, "Maintenance rounds that failed");
     describe_gauge!(MAINTENANCE_LEADER, "Whether this replica holds the maintenance lease");

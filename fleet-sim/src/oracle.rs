@@ -17,13 +17,14 @@ use uuid::Uuid;
 /// Differences shown of each table.
 const MAX_DIFFERENCES: usize = 5;
 /// Tables with one row per sample.
-const SERIES: [&str; 6] = [
+const SERIES: [&str; 7] = [
     "process_samples",
     "host_samples",
     "filesystem_samples",
     "block_device_samples",
     "network_interface_samples",
     "connection_samples",
+    "process_exits",
 ];
 
 /// What was compared, for a test to see that it was not nothing.
@@ -131,8 +132,37 @@ fn expected_rows(table: &str, report: &Report) -> Result<Vec<String>> {
         "block_device_samples" => sample_rows(report, &report.block_devices, &interval)?,
         "network_interface_samples" => sample_rows(report, &report.network_interfaces, &interval)?,
         "connection_samples" => sample_rows(report, &report.connections, &interval)?,
+        "process_exits" => exit_rows(report, &interval)?,
         other => bail!("{other} is not a series"),
     })
+}
+
+/// The totals of an exit, or of a fold, beside its other columns.
+fn exit_rows(report: &Report, interval: &Value) -> Result<Vec<String>> {
+    let mut rows = Vec::new();
+    for exit in &report.exits {
+        let mut row = flat(exit)?;
+        let failed = exit.exit_signal.is_some() || exit.exit_code != Some(0);
+        let known = exit.exit_signal.is_some() || exit.exit_code.is_some();
+        row["exit_time"] = json!(micros(exit.exit_time)?);
+        row["process_id"] = json!(exit.process_id.0);
+        row["failed_count"] = known.then_some(u32::from(failed)).into();
+        rows.push(row);
+    }
+    for fold in &report.exit_folds {
+        let mut row = flat(fold)?;
+        row["process_id"] = json!(fold.process_id.map(|process| process.0));
+        rows.push(row);
+    }
+    sample_rows(report, &rows, interval)
+}
+
+fn flat(of: &impl serde::Serialize) -> Result<Value> {
+    let mut row = serde_json::to_value(of)?;
+    let columns = row.as_object_mut().context("an exit is an object")?;
+    let totals = columns.remove("totals").context("an exit has totals")?;
+    columns.extend(totals.as_object().context("totals are an object")?.clone());
+    Ok(row)
 }
 
 /// What a host's row holds besides the sample: the interval, and the agent's own numbers.
@@ -225,7 +255,7 @@ async fn rows(connection: &mut PgConnection, query: String, host_id: Uuid) -> Re
         sqlx::query_scalar(AssertSqlSafe(query)).bind(host_id).fetch_all(connection).await?;
     let mut rows = Rows::new();
     for mut row in stored {
-        for column in ["sampled_at", "creation_time", "described_at"] {
+        for column in ["sampled_at", "creation_time", "described_at", "exit_time"] {
             if let Some(text) = row.get(column).and_then(Value::as_str) {
                 let format = &time::format_description::well_known::Rfc3339;
                 let time = Timestamp::parse(text, format).with_context(|| text.to_owned())?;

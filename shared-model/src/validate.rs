@@ -375,7 +375,7 @@ impl Checker {
         self.length("exit_folds", report.exit_folds.len(), MAX_EXITS);
         for (index, row) in report.exit_folds.iter().enumerate() {
             let at = At::Row("exit_folds", index);
-            counts!(self, at, row, parent_pid, user_id, failed_count);
+            counts!(self, at, row, parent_pid, failed_count);
             counters!(self, at, row, lifetime_us);
             self.optional_text(at, "cgroup", row.cgroup.as_ref());
             if row.totals.instance_id != InstanceId::RESIDUAL {

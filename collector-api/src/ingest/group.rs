@@ -10,7 +10,7 @@ use super::writer::Job;
 use crate::error::Chain;
 use crate::metrics::{
     INGEST_COLLISIONS, INGEST_GROUP_FAILURES, INGEST_GROUP_REQUESTS, INGEST_GROUPS, INGEST_REPORTS,
-    INGEST_ROWS, INGEST_UNSTORED_ROWS,
+    INGEST_ROWS,
 };
 use crate::store::StoreError;
 use crate::store::failure::Failure;
@@ -281,7 +281,6 @@ fn count(inserted: &Inserted, requests: usize) {
     for (series, rows) in SERIES.iter().zip(inserted.rows) {
         metrics::counter!(INGEST_ROWS, "table" => series.name).increment(rows);
     }
-    metrics::counter!(INGEST_UNSTORED_ROWS, "part" => "exits").increment(inserted.unstored);
     let collisions = inserted.collisions;
     for (dictionary, count) in
         [("processes", collisions.processes), ("process_instances", collisions.instances)]

@@ -68,6 +68,13 @@ impl Rows {
         self.value(value.as_bytes())
     }
 
+    pub(super) fn optional_uuid(&mut self, value: Option<Uuid>) -> &mut Self {
+        match value {
+            Some(value) => self.uuid(value),
+            None => self.null(),
+        }
+    }
+
     pub(super) fn timestamp(&mut self, value: Timestamp) -> &mut Self {
         let unix_us = value.unix_timestamp_nanos() / 1000;
         // Years -9999 to 9999 in µs fit 64 bits a hundred times over.
@@ -116,7 +123,7 @@ impl Rows {
         self
     }
 
-    fn null(&mut self) -> &mut Self {
+    pub(super) fn null(&mut self) -> &mut Self {
         self.bytes.extend_from_slice(&(-1_i32).to_be_bytes());
         self
     }

@@ -81,20 +81,16 @@ pub struct PreparedReport {
     pub instance_definitions: Vec<InstanceDefinition>,
     /// Rows of every series.
     pub rows: ReportRows,
-    /// Rows of `exits[]`, which have no table yet.
-    pub unstored_exits: u32,
 }
 
 impl PreparedReport {
     /// Takes what is stored out of a validated report.
     pub fn new(report: Report) -> Self {
-        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         Self {
             sampled_at: report.sampled_at,
             interval_ms: report.interval_ms,
             boot_id: report.boot_id,
             rows: series::encode(&report),
-            unstored_exits: count(report.exits.len()),
             facts: report.facts,
             process_definitions: report.process_definitions,
             instance_definitions: report.instance_definitions,

@@ -75,8 +75,6 @@ pub struct Inserted {
     pub outcomes: Vec<Outcome>,
     /// Rows stored, per [`SERIES`].
     pub rows: [u64; SERIES.len()],
-    /// Rows of `exits[]`, which have no table yet.
-    pub unstored: u64,
     /// Dictionary entries that collided.
     pub collisions: Collisions,
 }
@@ -198,11 +196,11 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
     save_rejects(connection, &accepted.rejects).await?;
     accepted.late.mark(connection).await?;
     let collisions = accepted.dictionaries.save_definitions(connection).await?;
-    let (rows, unstored) = copy_series(connection, &accepted.stored).await?;
+    let rows = copy_series(connection, &accepted.stored).await?;
     let moved: Vec<&LockedCursor> = locked.cursors.iter().collect();
     cursors::save(connection, &moved).await?;
     accepted.dictionaries.save_hosts(connection).await?;
-    Ok(Inserted { outcomes, rows, unstored, collisions })
+    Ok(Inserted { outcomes, rows, collisions })
 }
 
 impl<'a> Accepted<'a> {
@@ -335,21 +333,18 @@ async fn save_rejects(
     Ok(())
 }
 
-/// Copies the rows of all series. Returns the rows stored per series, and those without a table.
+/// Copies the rows of all series. Returns the rows stored per series.
 async fn copy_series(
     connection: &mut PgConnection,
     stored: &[&PreparedRecord],
-) -> Result<([u64; SERIES.len()], u64), StoreError> {
-    let (mut counts, mut unstored) = ([0; SERIES.len()], 0);
+) -> Result<[u64; SERIES.len()], StoreError> {
+    let mut counts = [0; SERIES.len()];
     let reports = || {
         stored.iter().filter_map(|record| match &record.content {
             Content::Report(report) => Some(report),
             _ => None,
         })
     };
-    for report in reports() {
-        unstored += u64::from(report.unstored_exits);
-    }
     for (index, series) in SERIES.iter().enumerate() {
         let parts = || reports().map(|report| &report.rows[index]).filter(|rows| rows.count > 0);
         if parts().next().is_some() {
@@ -359,5 +354,5 @@ async fn copy_series(
                 .map_err(StoreError::of("insert_reports.copy"))?;
         }
     }
-    Ok((counts, unstored))
+    Ok(counts)
 }

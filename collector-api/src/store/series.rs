@@ -2,7 +2,9 @@
 //!
 //! A new series is one more entry in [`SERIES`], one encoder, and its line in [`encode`].
 
-use shared_model::{CollectorOutcome, ConnectionScope, Direction, Report};
+use shared_model::{
+    CollectorOutcome, ConnectionScope, Direction, ExitFold, ProcessExit, ProcessSample, Report,
+};
 use uuid::Uuid;
 
 use super::copy::Rows;
@@ -42,13 +44,14 @@ macro_rules! series {
 }
 
 /// Every series, in the order all transactions write them (a fixed order cannot deadlock).
-pub const SERIES: [Series; 6] = [
+pub const SERIES: [Series; 7] = [
     PROCESS_SAMPLES,
     HOST_SAMPLES,
     FILESYSTEM_SAMPLES,
     BLOCK_DEVICE_SAMPLES,
     NETWORK_INTERFACE_SAMPLES,
     CONNECTION_SAMPLES,
+    PROCESS_EXITS,
 ];
 
 /// Everything that is cut into pieces by time.
@@ -63,13 +66,15 @@ pub type ReportRows = [Rows; SERIES.len()];
 pub fn encode(report: &Report) -> ReportRows {
     let host = report.host_id;
     let mut rows = ReportRows::default();
-    let [processes, hosts, filesystems, block_devices, network_interfaces, connections] = &mut rows;
+    let [processes, hosts, filesystems, block_devices, network_interfaces, connections, exits] =
+        &mut rows;
     encode_processes(report, host, processes);
     encode_host(report, host, hosts);
     encode_filesystems(report, host, filesystems);
     encode_block_devices(report, host, block_devices);
     encode_network_interfaces(report, host, network_interfaces);
     encode_connections(report, host, connections);
+    encode_exits(report, exits);
     rows
 }
 
@@ -290,4 +295,76 @@ fn encode_connections(report: &Report, host: Uuid, rows: &mut Rows) {
             .inet(sample.local_address)
             .inet(sample.remote_address);
     }
+}
+
+const PROCESS_EXITS: Series = series!(
+    "process_exits",
+    [
+        "sampled_at", "instance_id", "exit_time", "lifetime_us", "cpu_user_us", "cpu_system_us",
+        "memory_usage_bytes", "disk_read_bytes", "disk_write_bytes", "network_receive_bytes",
+        "network_transmit_bytes", "run_queue_delay_us", "paging_faults_minor",
+        "paging_faults_major", "context_switches_voluntary", "context_switches_involuntary",
+        "user_id", "host_id", "process_id", "interval_ms", "process_count", "failed_count",
+        "exit_code", "exit_signal", "parent_pid", "cgroup",
+    ],
+    sentinel "instance_id, interval_ms, process_count" = "0, 0, 0"
+);
+
+fn encode_exits(report: &Report, rows: &mut Rows) {
+    rows.bytes.reserve((report.exits.len() + report.exit_folds.len()) * 270);
+    for exit in &report.exits {
+        encode_exit(report, exit, rows);
+    }
+    for fold in &report.exit_folds {
+        encode_fold(report, fold, rows);
+    }
+}
+
+fn encode_exit(report: &Report, exit: &ProcessExit, rows: &mut Rows) {
+    let failed = match (exit.exit_code, exit.exit_signal) {
+        (None, None) => None,
+        (code, signal) => Some(u32::from(signal.is_some() || code.is_some_and(|code| code != 0))),
+    };
+    let row = rows.row(26).timestamp(report.sampled_at).bigint(exit.instance_id.0);
+    encode_totals(row.timestamp(exit.exit_time).counter(exit.lifetime_us), &exit.totals)
+        .bigint(None)
+        .uuid(report.host_id)
+        .uuid(exit.process_id.0)
+        .count(report.interval_ms)
+        .count(exit.totals.process_count)
+        .count(failed)
+        .count(exit.exit_code)
+        .count(exit.exit_signal)
+        .count(None)
+        .optional_text(None);
+}
+
+fn encode_fold(report: &Report, fold: &ExitFold, rows: &mut Rows) {
+    let row = rows.row(26).timestamp(report.sampled_at).bigint(0);
+    encode_totals(row.null().counter(fold.lifetime_us), &fold.totals)
+        .bigint(fold.user_id.map(i64::from))
+        .uuid(report.host_id)
+        .optional_uuid(fold.process_id.map(|process| process.0))
+        .count(report.interval_ms)
+        .count(fold.totals.process_count)
+        .count(fold.failed_count)
+        .count(None)
+        .count(None)
+        .count(fold.parent_pid)
+        .optional_text(fold.cgroup.as_deref());
+}
+
+fn encode_totals<'a>(row: &'a mut Rows, totals: &ProcessSample) -> &'a mut Rows {
+    row.counter(totals.cpu_user_us)
+        .counter(totals.cpu_system_us)
+        .counter(totals.memory_usage_bytes)
+        .counter(totals.disk_read_bytes)
+        .counter(totals.disk_write_bytes)
+        .counter(totals.network_receive_bytes)
+        .counter(totals.network_transmit_bytes)
+        .counter(totals.run_queue_delay_us)
+        .counter(totals.paging_faults_minor)
+        .counter(totals.paging_faults_major)
+        .counter(totals.context_switches_voluntary)
+        .counter(totals.context_switches_involuntary)
 }

@@ -9,6 +9,7 @@ mod concurrency;
 mod dictionaries;
 mod doors;
 mod enrollment;
+mod exits;
 mod fleet;
 mod kit;
 mod lifecycle;
