@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{Array, MapData, RingBuf};
+use aya::maps::{Array, HashMap, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -60,16 +60,28 @@ macro_rules! object {
 }
 
 /// Every object.
-pub static OBJECTS: &[Object] = &[object!(
-    "processes",
-    [
-        ("tasks", Hook::Iterator("task")),
-        ("executed", Hook::Tracepoint("sched_process_exec")),
-        ("exited", Hook::Tracepoint("sched_process_exit")),
-        ("freed", Hook::Tracepoint("sched_process_free")),
-    ],
-    ["events"]
-)];
+pub static OBJECTS: &[Object] = &[
+    object!(
+        "processes",
+        [
+            ("tasks", Hook::Iterator("task")),
+            ("executed", Hook::Tracepoint("sched_process_exec")),
+            ("exited", Hook::Tracepoint("sched_process_exit")),
+            ("freed", Hook::Tracepoint("sched_process_free")),
+        ],
+        ["events"]
+    ),
+    object!(
+        "sockets",
+        [
+            ("files", Hook::Iterator("task_file")),
+            ("state_changed", Hook::Tracepoint("inet_sock_set_state")),
+            ("sent", Hook::Tracepoint("sock_send_length")),
+            ("received", Hook::Tracepoint("sock_recv_length")),
+        ],
+        ["ends"]
+    ),
+];
 
 /// Attempts at an iterator that has nothing to say for a million objects and wants to be asked again.
 const MAX_RETRIES: u32 = 1000;
@@ -212,6 +224,36 @@ impl Bpf {
     pub fn ring_descriptor(&self, object: &str, name: &str) -> Option<OwnedFd> {
         let ring = self.ring(object, name)?.lock().unwrap_or_else(PoisonError::into_inner);
         ring.as_fd().try_clone_to_owned().ok()
+    }
+
+    /// Hands over every entry of the hash map `name`. What comes or goes meanwhile may be among them or not.
+    pub fn read_hash<const K: usize, const V: usize>(
+        &self,
+        object: &str,
+        name: &str,
+        mut take: impl FnMut([u8; K], [u8; V]),
+    ) {
+        let Some(ebpf) = self.locked(object) else { return };
+        let map = ebpf.map(name).map(HashMap::<&MapData, [u8; K], [u8; V]>::try_from);
+        if let Some(Ok(map)) = map {
+            map.iter().filter_map(Result::ok).for_each(|(key, value)| take(key, value));
+        }
+    }
+
+    /// Removes an entry of the hash map `name`, whose values have `V` bytes.
+    pub fn remove_from_hash<const K: usize, const V: usize>(
+        &self,
+        object: &str,
+        name: &str,
+        key: &[u8; K],
+    ) {
+        let Some(mut ebpf) = self.locked(object) else { return };
+        let map = ebpf.map_mut(name).map(HashMap::<&mut MapData, [u8; K], [u8; V]>::try_from);
+        if let Some(Ok(mut map)) = map
+            && map.remove(key).is_err()
+        {
+            tracing::debug!("an entry of a BPF map was already gone");
+        }
     }
 
     /// The `N` counters that the programs of `object` keep in the array `name` of one element.

@@ -80,6 +80,8 @@ pub static SOCKET_SEARCHES_CUT: Counter = Counter::new("socket_searches_cut");
 pub static SOCKET_ENDS_LOST: Counter = Counter::new("socket_ends_lost");
 /// Connections beyond what is remembered (not in the report).
 pub static SOCKETS_SHED: Counter = Counter::new("sockets_shed");
+/// Datagrams of UDP sockets beyond what the kernel's map holds (not in the report).
+pub static DATAGRAM_SOCKETS_SHED: Counter = Counter::new("datagrams_uncounted");
 /// Rows of connections beyond what one report carries (summed instead).
 pub static CONNECTION_ROWS_FOLDED: Counter = Counter::new("connection_rows_folded");
 /// Network namespaces beyond what one tick reads.
@@ -113,6 +115,7 @@ pub static ALL: &[&Counter] = &[
     &SOCKET_SEARCHES_CUT,
     &SOCKET_ENDS_LOST,
     &SOCKETS_SHED,
+    &DATAGRAM_SOCKETS_SHED,
     &CONNECTION_ROWS_FOLDED,
     &NAMESPACES_SHED,
     &NAMESPACES_UNREAD,

@@ -1,5 +1,6 @@
 //! Sockets: what every process moves over the network, and with whom.
 //!
+//! - **Tier A** ([`traced`]): BPF. Everything, also connections that live for a moment, and UDP.
 //! - **Tier B** ([`listing`]): `sock_diag` in every network namespace; which process holds a socket is looked
 //!   for in `/proc/<pid>/fd` when a socket is new ([`holders`]). TCP only: the kernel counts no bytes of UDP
 //!   sockets. Needs root, and Linux 4.1 for byte counters (3.10 lists connections without).
@@ -24,15 +25,20 @@ mod listing;
 mod namespaces;
 pub mod netlink;
 pub mod socket;
+pub mod traced;
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use shared_model::limits::MAX_COUNTER;
-use shared_model::{ConnectionSample, InstanceId, ProcessSample};
+use shared_model::{ConnectionSample, InstanceId, ProcessSample, Tier};
+use uuid::Uuid;
 
 use self::ledger::Ledger;
 use self::listing::Listing;
+use self::traced::Traced;
+use crate::bpf::{Bpf, BpfError};
 use crate::procfs::Root;
 
 pub use self::socket::{Counters, Socket};
@@ -86,25 +92,50 @@ pub enum SocketsError {
     /// The kernel has no `sock_diag`, or refuses it.
     #[error("cannot open sock_diag")]
     Open(#[source] io::Error),
+    /// A program of ours could not be read.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
 }
 
 /// Reads sockets, tick by tick.
 pub struct Sockets {
     ledger: Ledger,
-    listing: Listing,
+    source: Source,
     failure_logged: bool,
+}
+
+enum Source {
+    Traced(Box<Traced>),
+    Listing(Box<Listing>),
 }
 
 impl Sockets {
     /// Of the host whose processes are below `root`. Reads nothing yet.
-    pub fn new(root: &Root) -> Self {
-        Self { ledger: Ledger::default(), listing: Listing::new(&root.proc), failure_logged: false }
+    pub fn new(root: &Root, bpf: &Arc<Bpf>, boot_id: Uuid) -> Self {
+        let source = match Traced::new(bpf, boot_id, &root.proc) {
+            Some(traced) => Source::Traced(Box::new(traced)),
+            None => Source::Listing(Box::new(Listing::new(&root.proc))),
+        };
+        Self { ledger: Ledger::default(), source, failure_logged: false }
+    }
+
+    /// Where the numbers come from.
+    pub fn tier(&self) -> Tier {
+        match self.source {
+            Source::Traced(_) => Tier::A,
+            Source::Listing(_) => Tier::B,
+        }
     }
 
     /// What was used since the last call, which was one interval ago. `processes` are all that live. Without
     /// privileges or support everything is unknown, and one line in the log says so.
     pub fn read(&mut self, processes: &[Process], options: &Options) -> NetworkUse {
-        match self.listing.read(&mut self.ledger, processes, options) {
+        let ledger = &mut self.ledger;
+        let network = match &mut self.source {
+            Source::Traced(traced) => traced.read(ledger, processes, options),
+            Source::Listing(listing) => listing.read(ledger, processes, options),
+        };
+        match network {
             Ok(network) => network,
             Err(error) => {
                 if !self.failure_logged {

@@ -144,7 +144,7 @@ impl Processes {
             table: Table::new(),
             dictionary: Dictionary::new(setup),
             ended: Ended::default(),
-            sockets: Sockets::new(&setup.root),
+            sockets: Sockets::new(&setup.root, &setup.bpf, setup.boot_id),
             exits: Exits::new(setup, units),
             previous: None,
             interval: None,

@@ -2,17 +2,77 @@
 //!
 //! `RTM_GETADDR` of rtnetlink; layout: `include/uapi/linux/if_addr.h`.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use shared_model::ConnectionScope;
 
-use super::netlink::{Netlink, attributes};
+use super::namespaces::{Doors, Namespace, read_link};
+use super::netlink::{Netlink, attributes, buffer};
+use crate::metrics::NAMESPACES_UNREAD;
 
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWADDR: u16 = 20;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+
+/// Ticks between two looks at namespaces other than the agent's.
+const FOREIGN_AFTER: u32 = 10;
+
+/// The addresses of all namespaces. For those who do not enter every namespace in every tick anyway: others
+/// than the agent's are looked at when there are new ones, and every [`FOREIGN_AFTER`] ticks.
+#[derive(Debug, Default)]
+pub(super) struct Addresses {
+    own: Option<(u32, Netlink)>,
+    buffer: Vec<u8>,
+    foreign: HashMap<u32, HashSet<IpAddr>>,
+    tick: u32,
+}
+
+impl Addresses {
+    pub(super) fn read(&mut self, namespaces: &[Namespace]) -> HashSet<IpAddr> {
+        if self.own.is_none() {
+            let own = read_link(Path::new("/proc/self/ns/net")).ok().flatten();
+            self.own = own.zip(Netlink::open(None).ok());
+            self.buffer = buffer();
+        }
+        let mut all = HashSet::new();
+        if let Some((_, route)) = &mut self.own {
+            read_into(&mut all, route, &mut self.buffer);
+        }
+        let own = self.own.as_ref().map(|(id, _)| *id);
+        self.tick = self.tick.wrapping_add(1);
+        let mut before = std::mem::take(&mut self.foreign);
+        for namespace in namespaces.iter().filter(|namespace| Some(namespace.id) != own) {
+            let known = before.remove(&namespace.id);
+            let known = known.filter(|_| !self.tick.is_multiple_of(FOREIGN_AFTER));
+            let addresses = known.unwrap_or_else(|| {
+                let mut addresses = HashSet::new();
+                match Doors::open_at(&namespace.link) {
+                    Ok(mut doors) => {
+                        read_into(&mut addresses, &mut doors.route, &mut self.buffer);
+                    }
+                    Err(_) => NAMESPACES_UNREAD.add(1),
+                }
+                addresses
+            });
+            all.extend(&addresses);
+            self.foreign.insert(namespace.id, addresses);
+        }
+        all
+    }
+}
+
+fn read_into(addresses: &mut HashSet<IpAddr>, route: &mut Netlink, buffer: &mut [u8]) {
+    let read = list(route, buffer, |address| {
+        addresses.insert(address);
+    });
+    if let Err(error) = read {
+        tracing::debug!(%error, "the addresses of a network namespace were not read");
+    }
+}
 
 /// Calls `each` with every address of the socket's namespace.
 pub(super) fn list(

@@ -16,6 +16,8 @@ use super::{NetworkUse, Options, Traffic, addresses};
 pub(super) struct Seen {
     /// Inode of its network namespace.
     pub(super) namespace: u32,
+    /// 0, or the process whose part of the socket this is.
+    pub(super) part: u32,
     pub(super) socket: Socket,
     /// Who holds it; `None`: nobody, or whoever held it before.
     pub(super) owner: Option<Owner>,
@@ -23,6 +25,13 @@ pub(super) struct Seen {
     pub(super) direction: Option<Direction>,
     /// What it is measured against if it is seen for the first time.
     pub(super) past: Counters,
+}
+
+impl Seen {
+    /// Nothing is known but the socket.
+    pub(super) fn unowned(namespace: u32, socket: Socket, past: Counters) -> Self {
+        Self { namespace, part: 0, socket, owner: None, direction: None, past }
+    }
 }
 
 /// What stands beside the sockets of a tick.
@@ -58,13 +67,13 @@ impl<'a> Assembly<'a> {
         Self { ledger, surroundings, options, fold, by_instance, external, is_blind: false }
     }
 
-    /// Adds one connection. `has_ended`: this was its last.
-    pub(super) fn add(&mut self, seen: &Seen, has_ended: bool) {
+    /// Adds one connection. `has_ended`: this was its last. Returns whether it moved nothing.
+    pub(super) fn add(&mut self, seen: &Seen, has_ended: bool) -> bool {
         let socket = &seen.socket;
         let is_tcp = socket.protocol == TransportProtocol::Tcp;
         // Not connected to anyone: what TCP tells at the end of listening sockets.
         if is_tcp && socket.remote_port == 0 {
-            return;
+            return true;
         }
         let listener = self.surroundings.listening.get(&(seen.namespace, socket.local_port));
         let direction = || match seen.direction {
@@ -73,7 +82,7 @@ impl<'a> Assembly<'a> {
             None if listener.is_some() => Some(Direction::Inbound),
             None => Some(Direction::Outbound),
         };
-        let Some(mut step) = self.ledger.step(seen, direction) else { return };
+        let Some(mut step) = self.ledger.step(seen, direction) else { return true };
         if step.owner.is_none() && has_ended {
             step.owner = listener.copied().flatten();
         }
@@ -88,6 +97,15 @@ impl<'a> Assembly<'a> {
             let is_large = self.options.large_bytes.is_some_and(|least| moved >= least);
             self.fold.add(row, is_large);
         }
+        if has_ended {
+            self.forget(seen);
+        }
+        step.moved.is_idle()
+    }
+
+    /// It will not be seen again.
+    pub(super) fn forget(&mut self, seen: &Seen) {
+        self.ledger.forget(seen);
     }
 
     fn row(&self, socket: &Socket, step: &Step) -> ConnectionSample {
@@ -119,9 +137,10 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// The result, who listens left out. `is_baseline`: nothing before it is known.
-    pub(super) fn finish(self, is_baseline: bool) -> NetworkUse {
-        self.ledger.end();
+    /// The result, who listens left out. `is_baseline`: nothing before it is known. Connections that were not
+    /// seen are remembered for so many ticks.
+    pub(super) fn finish(self, is_baseline: bool, remembered_ticks: u32) -> NetworkUse {
+        self.ledger.end(remembered_ticks);
         let is_known = !is_baseline && !self.is_blind;
         NetworkUse {
             by_instance: is_known.then_some(self.by_instance),

@@ -21,6 +21,8 @@ const INET_DIAG_INFO: u16 = 2;
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_TIME_WAIT: u8 = 6;
 /// See [`Socket::state`].
+pub(super) const TCP_CLOSE: u8 = 7;
+/// See [`Socket::state`].
 pub(super) const TCP_LISTEN: u8 = 10;
 /// The states in which the other end's FIN has arrived: `bytes_received` counts it as a byte.
 const AFTER_FIN: [u8; 3] = [8, 9, 11];

@@ -9,14 +9,19 @@ use shared_model::{Direction, TransportProtocol};
 
 use super::assembly::Seen;
 use super::holders::Owner;
-use super::socket::{Counters, Socket};
+use super::socket::Counters;
 use crate::metrics::SOCKETS_SHED;
 
 /// Connections remembered. Beyond, one is not seen at all: its bytes are the interfaces' only.
 const MAX_CONNECTIONS: usize = 262_144;
 
-/// A socket's name on this host: its network namespace and its cookie (unique per namespace before Linux 5.4).
-pub(super) type Key = (u32, u64);
+/// A socket's name on this host: its network namespace, its cookie (unique per namespace before Linux 5.4), and
+/// whose part of it ([`Seen::part`]).
+type Key = (u32, u64, u32);
+
+fn key(seen: &Seen) -> Key {
+    (seen.namespace, seen.socket.cookie, seen.part)
+}
 
 /// All connections of the tick before.
 #[derive(Debug, Default)]
@@ -53,8 +58,10 @@ impl Ledger {
     }
 
     /// Whether it moved bytes since it was seen last.
-    pub(super) fn is_active(&self, key: Key, socket: &Socket) -> bool {
-        self.entries.get(&key).is_none_or(|entry| !socket.counters.since(&entry.counters).is_idle())
+    pub(super) fn is_active(&self, seen: &Seen) -> bool {
+        self.entries
+            .get(&key(seen))
+            .is_none_or(|entry| !seen.socket.counters.since(&entry.counters).is_idle())
     }
 
     /// Takes over what a connection counts now. `direction` is asked for a new one only.
@@ -63,7 +70,7 @@ impl Ledger {
         seen: &Seen,
         direction: impl FnOnce() -> Option<Direction>,
     ) -> Option<Step> {
-        let (key, socket) = ((seen.namespace, seen.socket.cookie), &seen.socket);
+        let (key, socket) = (key(seen), &seen.socket);
         let ports = (socket.local_port, socket.remote_port);
         let before = self.entries.get(&key).copied();
         // Before Linux 4.3 a cookie is an address, and another socket may have it now. A UDP socket may
@@ -88,10 +95,15 @@ impl Ledger {
         Some(step)
     }
 
-    /// Forgets what was not seen in this tick.
-    pub(super) fn end(&mut self) {
+    /// Forgets one.
+    pub(super) fn forget(&mut self, seen: &Seen) {
+        self.entries.remove(&key(seen));
+    }
+
+    /// Forgets what was not seen for more than so many ticks.
+    pub(super) fn end(&mut self, remembered_ticks: u32) {
         let tick = self.tick;
-        self.entries.retain(|_, entry| entry.seen == tick);
+        self.entries.retain(|_, entry| tick.wrapping_sub(entry.seen) <= remembered_ticks);
         // A burst must not keep its memory for ever.
         if self.entries.capacity() > 4 * self.entries.len().max(1024) {
             self.entries.shrink_to(2 * self.entries.len());

@@ -99,7 +99,7 @@ impl Listing {
             assembly.add(seen, true);
         }
         self.read = found.read;
-        let mut network = assembly.finish(std::mem::take(&mut self.is_baseline));
+        let mut network = assembly.finish(std::mem::take(&mut self.is_baseline), 0);
         network.listening = self.listening(&found.listeners);
         Ok(network)
     }
@@ -144,8 +144,7 @@ impl Listing {
                 found.listeners.push((id, socket));
             })?;
             let mut push = |socket| {
-                let (owner, direction) = (None, None);
-                found.connections.push(Seen { namespace: id, socket, owner, direction, past });
+                found.connections.push(Seen::unowned(id, socket, past));
             };
             list_sockets(&mut doors.diag, buffer, family, What::Connections, &mut push)?;
             if with_udp {
@@ -167,7 +166,7 @@ impl Listing {
                 .then(|| diag::parse(TransportProtocol::Tcp, message.payload))
                 .flatten();
             if let Some(socket) = socket {
-                ended.push(Seen { namespace, socket, owner: None, direction: None, past });
+                ended.push(Seen::unowned(namespace, socket, past));
             }
         });
         match drained {
@@ -188,10 +187,10 @@ impl Listing {
         found: &mut Found,
     ) -> Surroundings {
         self.holders.begin(processes);
-        let active =
-            found.connections.iter().filter(|seen| seen.socket.inode != 0).filter(|seen| {
-                ledger.is_active((seen.namespace, seen.socket.cookie), &seen.socket)
-            });
+        let active = found
+            .connections
+            .iter()
+            .filter(|seen| seen.socket.inode != 0 && ledger.is_active(seen));
         self.holders.check(&self.proc, active.map(|seen| seen.socket.inode));
         let mut ports: HashMap<u16, HashSet<u32>> = HashMap::new();
         for (_, socket) in &found.listeners {
