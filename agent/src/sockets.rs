@@ -32,7 +32,7 @@ use std::io;
 use std::sync::Arc;
 
 use shared_model::limits::MAX_COUNTER;
-use shared_model::{ConnectionSample, InstanceId, ProcessSample, Tier};
+use shared_model::{ConnectionSample, FieldSource, InstanceId, ProcessSample, Tier};
 use uuid::Uuid;
 
 use self::ledger::Ledger;
@@ -100,6 +100,7 @@ pub enum SocketsError {
 /// Reads sockets, tick by tick.
 pub struct Sockets {
     ledger: Ledger,
+    bpf: Arc<Bpf>,
     source: Source,
     failure_logged: bool,
 }
@@ -116,15 +117,33 @@ impl Sockets {
             Some(traced) => Source::Traced(Box::new(traced)),
             None => Source::Listing(Box::new(Listing::new(&root.proc))),
         };
-        Self { ledger: Ledger::default(), source, failure_logged: false }
+        let bpf = Arc::clone(bpf);
+        Self { ledger: Ledger::default(), bpf, source, failure_logged: false }
     }
 
-    /// Where the numbers come from.
-    pub fn tier(&self) -> Tier {
-        match self.source {
-            Source::Traced(_) => Tier::A,
-            Source::Listing(_) => Tier::B,
-        }
+    /// Where the fields come from, for the report.
+    pub fn sources(&self) -> [FieldSource; 2] {
+        let (tier, datagrams) = match &self.source {
+            Source::Traced(traced) => (Tier::A, traced.counts_datagrams.then_some(Tier::A)),
+            Source::Listing(_) => (Tier::B, None),
+        };
+        let tier = (!self.failure_logged).then_some(tier);
+        [
+            FieldSource {
+                fields: "connections".to_owned(),
+                tier,
+                reason: self.refusal(&["files", "state_changed"]),
+            },
+            FieldSource {
+                fields: "udp_connections".to_owned(),
+                tier: datagrams.filter(|_| tier.is_some()),
+                reason: self.refusal(&["files", "state_changed", "sent", "received"]),
+            },
+        ]
+    }
+
+    fn refusal(&self, programs: &[&str]) -> Option<String> {
+        programs.iter().find_map(|program| self.bpf.refusal(program)).map(str::to_owned)
     }
 
     /// What was used since the last call, which was one interval ago. `processes` are all that live. Without

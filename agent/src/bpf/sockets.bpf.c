@@ -41,7 +41,9 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
 };
 struct sock { struct sock_common __sk_common; __u16 sk_protocol; };
-struct tcp_sock { __u64 bytes_received, bytes_sent, bytes_retrans; __u32 total_retrans; };
+struct inet_sock { __be16 inet_sport; };
+struct inet_connection_sock { struct inet_sock icsk_inet; };
+struct tcp_sock { struct inet_connection_sock inet_conn; __u64 bytes_received, bytes_sent, bytes_retrans; __u32 total_retrans; };
 struct socket { struct sock *sk; };
 struct file;
 #pragma clang attribute pop
@@ -122,6 +124,9 @@ INLINE void count_tcp(struct socket_record *record, struct sock *sk)
 	if (received && (sk->__sk_common.skc_flags & SOCKET_DONE))
 		received--;
 	record->received = received;
+	// At its end it has already given its port back.
+	if (!record->local_port)
+		record->local_port = __builtin_bswap16(tcp->inet_conn.icsk_inet.inet_sport);
 	record->sent = sent > again ? sent - again : 0;
 	record->retransmits = tcp->total_retrans;
 }

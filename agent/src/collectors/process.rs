@@ -375,6 +375,7 @@ impl Processes {
         let fields = "processes".to_owned();
         batch.sources.push(FieldSource { fields, tier: Some(tier), reason });
         batch.sources.push(self.exits.source());
+        batch.sources.extend(self.sockets.sources());
     }
 
     fn proc_tier(&mut self, files: &Files) -> Option<Tier> {

@@ -47,7 +47,7 @@ pub(super) struct Traced {
     ends: Ends,
     namespaces: Namespaces,
     addresses: Addresses,
-    counts_datagrams: bool,
+    pub(super) counts_datagrams: bool,
     /// Ends lost, sockets and bytes of datagrams lost, since the programs run.
     lost: [u64; 3],
     is_baseline: bool,
