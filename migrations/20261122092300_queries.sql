@@ -8,6 +8,7 @@
 -- Each function builds its statement from pieces of the window (procfleet_pieces) with the bounds
 -- as constants, so that the planner leaves out every chunk outside them; hypertables and native
 -- partitions alike. Everything put into a statement's text is a constant, or quoted by format().
+-- Those that sum over a fleet get the memory to do so without sorting on disk.
 
 -- Hosts that carry every label of the selector, such as {"env": "prod"}; null without a selector.
 create function procfleet_hosts_with(selector jsonb) returns uuid[] language sql stable parallel safe as $$
@@ -369,7 +370,7 @@ create type procfleet_usage as (
 create function procfleet_top(
     hosts uuid[], window_from timestamptz, window_to timestamptz, resource text,
     subject text default 'instance', max_rows bigint default 20, skip_rows bigint default 0
-) returns setof procfleet_usage language plpgsql stable parallel safe as $function$
+) returns setof procfleet_usage language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
 declare
     asked uuid[] := coalesce(hosts, procfleet_hosts_with('{}'));
     subjects text := case subject
@@ -713,7 +714,7 @@ create function procfleet_compare(
     instance_count bigint, base_instance_count bigint,
     first_sampled_at timestamptz, last_sampled_at timestamptz,
     base_first_sampled_at timestamptz, base_last_sampled_at timestamptz
-) language plpgsql stable parallel safe as $function$
+) language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
 declare
     asked uuid[] := coalesce(hosts, procfleet_hosts_with('{}'));
     side text := $sql$

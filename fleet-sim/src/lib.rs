@@ -12,6 +12,7 @@ pub mod address;
 pub mod agent;
 pub mod bench_agent;
 pub mod bench_ingest;
+pub mod bench_query;
 pub mod child;
 pub mod database;
 pub mod eventually;

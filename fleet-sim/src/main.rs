@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use fleet_sim::{bench_agent, bench_ingest, workload};
+use fleet_sim::{bench_agent, bench_ingest, bench_query, workload};
 
 /// Simulated agents and benchmarks for Procfleet.
 #[derive(Parser)]
@@ -16,6 +16,8 @@ struct Arguments {
 enum Command {
     /// Rows per second of the whole way into the database, against a raw COPY.
     BenchIngest(bench_ingest::Arguments),
+    /// How long operators' questions take over a month of a fleet.
+    BenchQuery(bench_query::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
     Workload(workload::Arguments),
     /// What one tick of the real agent costs, by the number of processes.
@@ -24,11 +26,13 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::BenchIngest(arguments) => tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?
-            .block_on(bench_ingest::run(arguments)),
+        Command::BenchIngest(arguments) => runtime()?.block_on(bench_ingest::run(arguments)),
+        Command::BenchQuery(arguments) => runtime()?.block_on(bench_query::run(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
         Command::BenchAgent(arguments) => bench_agent::run(&arguments),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

@@ -23,6 +23,8 @@ enum Which {
     Agent,
     /// Rows per second through the server against raw COPY.
     Ingest,
+    /// How long operators' questions take over a month of a fleet.
+    Query,
 }
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
@@ -37,17 +39,25 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         test::demand(&mut fleet_sim(project, "bench-agent", arguments), "the agent's benchmark")?;
     }
     if wanted(Which::Ingest) {
-        test::outlive_interrupts()?;
-        let cluster = postgres::durable(project, "bench", None)?;
-        let mut command = fleet_sim(project, "bench-ingest", arguments);
-        let outcome = test::demand(
-            command.env("PROCFLEET_BENCH_DATABASE_URL", cluster.url("procfleet")),
-            "the ingest benchmark",
-        );
-        cluster.destroy()?;
-        outcome?;
+        with_database(project, "bench-ingest", arguments)?;
+    }
+    if wanted(Which::Query) {
+        with_database(project, "bench-query", arguments)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a benchmark with a durable database of its own.
+fn with_database(project: &Project, benchmark: &str, arguments: &Arguments) -> Result<()> {
+    test::outlive_interrupts()?;
+    let cluster = postgres::durable(project, "bench", None)?;
+    let mut command = fleet_sim(project, benchmark, arguments);
+    let outcome = test::demand(
+        command.env("PROCFLEET_BENCH_DATABASE_URL", cluster.url("procfleet")),
+        benchmark,
+    );
+    cluster.destroy()?;
+    outcome
 }
 
 fn fleet_sim(project: &Project, command: &str, arguments: &Arguments) -> Command {
