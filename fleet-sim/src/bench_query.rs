@@ -158,8 +158,8 @@ async fn fill(
     .into_iter()
     .fold(FILL.to_owned(), |text, (name, value)| text.replace(name, &value));
     let began = Instant::now();
-    for statement in text.split("--;\n") {
-        let what = statement.lines().rfind(|line| line.starts_with("-- ")).unwrap_or("--");
+    for statement in text.split("--;\n").skip(1) {
+        let what = statement.lines().find(|line| line.starts_with("-- ")).unwrap_or("--");
         let left = Duration::from_secs(arguments.fill_limit_s).saturating_sub(began.elapsed());
         ensure!(!left.is_zero(), "filling takes longer than {} s", arguments.fill_limit_s);
         let limit = format!(
@@ -175,9 +175,9 @@ async fn fill(
         }
         eprintln!("{what}: {:.1} s", started.elapsed().as_secs_f64());
     }
-    sqlx::raw_sql("set statement_timeout = 0; vacuum analyze; checkpoint")
-        .execute(connection)
-        .await?;
+    for statement in ["set statement_timeout = 0", "vacuum analyze", "checkpoint"] {
+        sqlx::raw_sql(statement).execute(&mut *connection).await?;
+    }
     Ok((now, began.elapsed()))
 }
 

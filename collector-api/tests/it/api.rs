@@ -1,8 +1,12 @@
 //! The operators' API over real databases, with data of known values.
 
 mod access;
+mod cancel;
+mod chunks;
 mod errors;
 mod hosts;
 mod kit;
 mod processes;
 mod samples;
+mod top;
+mod windows;

@@ -2,6 +2,7 @@
 -- of an hour, {fine_days} of 5 minutes, {raw_hours} hours of samples every 30 s. A host keeps 40 instances
 -- and the residual at a time; 30 run all the while, 10 are others every 6 hours. {commands} command
 -- lines. Statements are separated by lines of `--;`, and each begins with what it makes.
+--;
 -- dictionary
 insert into enrollment_tokens (token_id, name, secret_sha256, expires_at)
     values ('00000000-0000-0000-0000-000000000001', 'bench', sha256('bench'), now() + interval '1 day');

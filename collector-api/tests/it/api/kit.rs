@@ -32,9 +32,13 @@ impl Api {
         let store = Store::connect(&database.url, 4).await.unwrap();
         let mut connection = database.connect().await.unwrap();
         if engine == Engine::PostgreSql {
-            for series in ["process", "host", "filesystem", "block_device", "network_interface"] {
+            let all: Vec<String> = sqlx::query_scalar("select series from series")
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+            for series in all {
                 let partition = format!(
-                    "create table {series}_all partition of {series}_samples for values from ('2020-01-01') to ('2200-01-01')"
+                    "create table {series}_all partition of {series} for values from ('2020-01-01') to ('2200-01-01')"
                 );
                 sql(&mut connection, &partition).await;
             }
