@@ -763,3 +763,57 @@ begin
     return query execute statement using asked, max_rows;
 end
 $function$;
+
+-- Addresses a host was talked to at, or talked from, in a window; those of its loopback left out.
+create function procfleet_host_addresses(host uuid, window_from timestamptz, window_to timestamptz) returns inet[]
+language sql stable parallel safe as $$
+    select coalesce(array_agg(distinct s.local_address), '{}') from connection_samples s
+    where s.host_id = host and s.sampled_at > window_from and s.sampled_at <= window_to
+      and s.scope is distinct from 'loopback' and s.local_address <> '0.0.0.0' and s.local_address <> '::'
+$$;
+
+-- Who talked to whom in a window, by bytes: of hosts, of one instance, with certain remote addresses.
+-- A port is 0 where the rows folded several. Read from samples, as far as they are kept.
+create function procfleet_connections(
+    hosts uuid[], remotes inet[], only_instance bigint, window_from timestamptz, window_to timestamptz,
+    max_rows bigint default 100, skip_rows bigint default 0
+) returns table (
+    place bigint, host_id uuid, host_name text, instance_id bigint, pid integer,
+    process_id uuid, command_line text, protocol text, direction text, scope text,
+    local_address inet, local_port integer, remote_address inet, remote_port integer,
+    sample_count bigint, connection_count_max integer, receive_bytes bigint, transmit_bytes bigint, retransmits bigint,
+    first_sampled_at timestamptz, last_sampled_at timestamptz
+) language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
+begin
+    return query execute format($sql$
+        with talks as (
+            select s.host_id, s.instance_id, s.protocol, s.direction, s.scope,
+                   s.local_address, s.local_port, s.remote_address, s.remote_port,
+                   count(*) as sample_count, max(s.connection_count) as connection_count_max,
+                   sum(s.receive_bytes) as receive_bytes, sum(s.transmit_bytes) as transmit_bytes, sum(s.retransmits) as retransmits,
+                   min(s.sampled_at) as first_sampled_at, max(s.sampled_at) as last_sampled_at
+            from connection_samples s
+            where %s and s.sampled_at > %L and s.sampled_at <= %L %s %s
+            group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+        ), ranked as (
+            select t.*, row_number() over (order by coalesce(t.receive_bytes + t.transmit_bytes, t.receive_bytes, t.transmit_bytes) desc nulls last,
+                t.last_sampled_at desc, t.host_id, t.instance_id, t.protocol, t.direction, t.scope,
+                t.local_address, t.local_port, t.remote_address, t.remote_port) as place
+            from talks t
+        )
+        select r.place, r.host_id, h.host_name, r.instance_id, d.pid, d.process_id, p.command_line,
+               r.protocol, r.direction, r.scope, r.local_address, r.local_port, r.remote_address, r.remote_port,
+               r.sample_count, r.connection_count_max,
+               procfleet_total(r.receive_bytes), procfleet_total(r.transmit_bytes), procfleet_total(r.retransmits),
+               r.first_sampled_at, r.last_sampled_at
+        from ranked r
+        left join hosts h on h.host_id = r.host_id
+        left join process_instances d on d.host_id = r.host_id and d.instance_id = r.instance_id
+        left join processes p on p.process_id = d.process_id
+        where r.place > $3 and r.place <= $3 + $2 order by r.place
+    $sql$, procfleet_host_condition('s', hosts), window_from, window_to,
+        case when remotes is not null then format('and s.remote_address = any (%L::inet[])', remotes) end,
+        case when only_instance is not null then format('and s.instance_id = %s', only_instance) end)
+    using hosts, max_rows, skip_rows;
+end
+$function$;

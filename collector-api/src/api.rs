@@ -6,10 +6,12 @@
 
 pub mod api_keys;
 pub mod compare;
+pub mod connections;
 pub mod enrollment_tokens;
 pub mod hosts;
 pub mod params;
 pub mod processes;
+pub mod runs;
 pub mod samples;
 pub mod selection;
 pub mod top;
@@ -63,7 +65,9 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(samples::routes())
         .merge(top::routes())
         .merge(compare::routes())
+        .merge(connections::routes())
         .merge(processes::routes())
+        .merge(runs::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())
 }

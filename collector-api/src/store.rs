@@ -3,6 +3,7 @@
 pub mod api_keys;
 pub mod authorities;
 pub mod certificates;
+pub mod connections;
 pub mod copy;
 pub mod coverage;
 pub mod cursors;
@@ -20,6 +21,7 @@ pub mod question;
 pub mod records;
 pub mod reports;
 pub mod rollups;
+pub mod runs;
 pub mod samples;
 pub mod series;
 pub mod usage;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use collector_api::store::coverage::Reading;
 use collector_api::store::question::Class;
 use collector_api::store::samples::Window;
 use collector_api::store::usage::{Resource, Subject, Top};
@@ -256,11 +257,11 @@ async fn ask(
             let top = Top { hosts, window, resource: Resource::Cpu, subject, limit: 20, skip: 0 };
             question.top(top).await?;
             question.host_totals(host[0], window).await?;
-            question.coverage(Some(&host), window).await?;
+            question.coverage(Some(&host), window, Reading::Sums).await?;
             question.answered().await?;
         }
         Asked::Search(text) => {
-            store.search_processes(&text(round), None, 21, 10).await?;
+            store.search_processes(&[text(round).as_str()], None, 21, 10).await?;
         }
         Asked::Compare => {
             let window = window(now, -1, arguments);
@@ -286,6 +287,8 @@ async fn touched(
 ) -> Result<String> {
     let Asked::Top { fleet, hours, subject } = asked else { return Ok("–".into()) };
     let window = window(now, hours, arguments);
+    // What this session counted before is not counted again.
+    sqlx::raw_sql("select pg_stat_force_next_flush()").execute(&mut *connection).await?;
     let mut transaction = connection.begin().await?;
     sqlx::raw_sql("set local max_parallel_workers_per_gather = 0")
         .execute(&mut *transaction)

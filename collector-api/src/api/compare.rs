@@ -15,7 +15,7 @@ use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
 use crate::error::ApiResult;
 use crate::extract::Query;
-use crate::store::coverage::Coverage;
+use crate::store::coverage::{Coverage, Reading};
 use crate::store::samples::Window;
 use crate::store::usage::{Change, Resource};
 
@@ -100,8 +100,8 @@ async fn compare(
     let sort = query.sort.unwrap_or_default();
     let mut question = state.readers.question(selection::class(hosts.as_deref())).await?;
     let changes = question.compare(hosts.as_deref(), [window, base], sort, limit).await?;
-    let coverage = question.coverage(hosts.as_deref(), window).await?;
-    let base_coverage = question.coverage(hosts.as_deref(), base).await?;
+    let coverage = question.coverage(hosts.as_deref(), window, Reading::Sums).await?;
+    let base_coverage = question.coverage(hosts.as_deref(), base, Reading::Sums).await?;
     question.answered().await?;
     Ok(Json(CompareAnswer {
         from: window.from,

@@ -94,6 +94,11 @@ pub fn window(
     Ok(Window { from, to })
 }
 
+/// Reads `to` of a question without a begin.
+pub fn until(to: Option<&str>, now: Timestamp) -> ApiResult<Timestamp> {
+    to.map_or(Ok(now), |text| instant("to", text, now))
+}
+
 /// Width of the buckets of a series, seconds: `step` as it was asked for, such as `30s` or `5m`.
 pub fn step(step: Option<&str>, window: Window) -> ApiResult<Option<u32>> {
     let Some(text) = step else { return Ok(None) };

@@ -15,7 +15,7 @@ use crate::auth::operator::Viewer;
 use crate::error::ApiResult;
 use crate::extract::Query;
 use crate::store::ids::ProcessKey;
-use crate::store::processes::FoundRun;
+use crate::store::processes::{FoundRun, MAX_SEARCH_TEXTS};
 
 /// Most hosts listed per process found.
 const MAX_HOSTS: i64 = 10;
@@ -31,15 +31,30 @@ crate::problems! {
     SearchProblems = BadParameter;
 }
 
+/// How a command line is searched.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum SearchMode {
+    /// `q` is contained as it is.
+    #[default]
+    Text,
+    /// Each of the words of `q`, at most 6, is contained, in any order.
+    Words,
+}
+
 /// What to look for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct SearchQuery {
-    /// Text that the command line contains, character for character, upper and lower case alike.
+    /// What the command line contains, character for character, upper and lower case alike. An index
+    /// answers texts of 3 characters and more; shorter ones, and databases without `pg_trgm`, take a scan.
     /// Absent or empty: every command line.
     #[param(example = "mysqld --port=3307")]
     q: Option<String>,
+    /// How `q` is looked for. Default: `text`.
+    #[param(inline, default = "text")]
+    mode: Option<SearchMode>,
     /// Most command lines returned, 1 to 100.
     #[param(default = 20, minimum = 1, maximum = 100)]
     limit: Option<u32>,
@@ -94,7 +109,17 @@ async fn search_processes(
 ) -> ApiResult<Json<Page<FoundProcess>>> {
     let limit = params::limit(query.limit, 20, 100)?;
     let q = params::search("q", query.q.as_deref(), MAX_SEARCH_BYTES)?;
-    let runs = state.readers.search_processes(q, query.after, limit + 1, MAX_HOSTS).await?;
+    let texts: Vec<&str> = match query.mode.unwrap_or_default() {
+        SearchMode::Text => vec![q],
+        SearchMode::Words => q.split_whitespace().collect(),
+    };
+    if texts.len() > MAX_SEARCH_TEXTS {
+        return Err(params::bad_parameter(
+            "q",
+            format!("must have at most {MAX_SEARCH_TEXTS} words"),
+        ));
+    }
+    let runs = state.readers.search_processes(&texts, query.after, limit + 1, MAX_HOSTS).await?;
     let mut found: Vec<FoundProcess> = Vec::new();
     for run in runs {
         if found.last().is_none_or(|last| last.process_id != run.process_id) {

@@ -18,7 +18,7 @@ use crate::auth::operator::Viewer;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
 use crate::store::Store;
-use crate::store::coverage::Coverage;
+use crate::store::coverage::{Coverage, Reading};
 use crate::store::ids::{InstanceKey, ProcessKey};
 use crate::store::processes::{Instance, ProcessText};
 use crate::store::question::Class;
@@ -97,7 +97,7 @@ async fn list_host_samples(
         step_s = Some(step);
         samples = question.host_series(host_id, window, Some(f64::from(step)), limit).await?;
     }
-    let coverage = question.coverage(Some(&[host_id]), window).await?;
+    let coverage = question.coverage(Some(&[host_id]), window, Reading::Series(step_s)).await?;
     question.answered().await?;
     Ok(Json(HostSeriesAnswer {
         host_id,
@@ -306,7 +306,8 @@ async fn process_series(
         let points = i64::from(MAX_POINTS * MAX_INSTANCES) + 1;
         samples = question.process_series(series, Some(f64::from(step)), most, points).await?;
     }
-    let coverage = question.coverage(Some(&[series.host_id]), window).await?;
+    let coverage =
+        question.coverage(Some(&[series.host_id]), window, Reading::Series(step_s)).await?;
     question.answered().await?;
     let mut ids: Vec<InstanceKey> = samples.iter().map(|point| point.instance_id).collect();
     ids.sort_unstable();

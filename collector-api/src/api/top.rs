@@ -16,7 +16,7 @@ use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
 use crate::error::ApiResult;
 use crate::extract::{Path, Query};
-use crate::store::coverage::Coverage;
+use crate::store::coverage::{Coverage, Reading};
 use crate::store::question::Class;
 use crate::store::samples::HostTotals;
 use crate::store::usage::{Resource, Subject, Top, Usage};
@@ -106,7 +106,7 @@ async fn list_host_processes(
     };
     let rows = Ranking::of(question.top(top).await?);
     let host = question.host_totals(host_id, window).await?;
-    let coverage = question.coverage(Some(&hosts), window).await?;
+    let coverage = question.coverage(Some(&hosts), window, Reading::Sums).await?;
     question.answered().await?;
     Ok(Json(HostTopAnswer {
         host_id,
@@ -207,7 +207,7 @@ async fn top(
         skip: i64::from(skip),
     };
     let rows = Ranking::of(question.top(top).await?);
-    let coverage = question.coverage(hosts.as_deref(), window).await?;
+    let coverage = question.coverage(hosts.as_deref(), window, Reading::Sums).await?;
     question.answered().await?;
     let last = rows.subjects.last().and_then(|row| row.place);
     Ok(Json(TopAnswer {

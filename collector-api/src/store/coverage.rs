@@ -12,11 +12,20 @@ use super::samples::Window;
 /// Most hosts named as incomplete.
 const MAX_INCOMPLETE_HOSTS: i64 = 10;
 
+/// What was read of the window.
+#[derive(Clone, Copy, Debug)]
+pub enum Reading {
+    /// Sums.
+    Sums,
+    /// A series with this step, s.
+    Series(Option<u32>),
+}
+
 /// What an answer rests on.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Coverage {
     /// The coarsest rows that were read: `raw` (samples), `5m` or `1h` (roll-ups). The ends of the
-    /// window, and what is not rolled up yet, are read more finely, so that sums are those of the samples.
+    /// window, and what is not rolled up yet, are read more finely: sums are those of the samples.
     #[schema(example = "1h")]
     pub resolution: String,
     /// Begin of what was read: before the window's where samples that old are only kept rolled up.
@@ -81,14 +90,22 @@ impl Question {
         &mut self,
         hosts: Option<&[Uuid]>,
         window: Window,
+        reading: Reading,
     ) -> Result<Coverage, StoreError> {
+        let (sums, step_s) = match reading {
+            Reading::Sums => (true, None),
+            Reading::Series(step_s) => (false, step_s.map(f64::from)),
+        };
         let read = sqlx::query!(
             r#"/* coverage.pieces */
             select case when bool_or(resolution = '1h') then '1h' when bool_or(resolution = '5m') then '5m' else 'raw' end as "resolution!",
                    min(piece_from) as "from!", max(piece_to) as "to!"
-            from procfleet_pieces('process', $1, $2, procfleet_grain($1, $2))"#,
+            from procfleet_pieces('process', $1, $2, case when $3 then procfleet_grain($1, $2)
+                else procfleet_series_grain($4::double precision * interval '1 second') end)"#,
             window.from,
             window.to,
+            sums,
+            step_s,
         )
         .fetch_one(self.connection()?)
         .await

@@ -8,6 +8,9 @@ use uuid::Uuid;
 use super::ids::{InstanceKey, ProcessKey, like_pattern};
 use super::{Store, StoreError};
 
+/// Most texts that a search looks for.
+pub const MAX_SEARCH_TEXTS: usize = 6;
+
 /// One run of a process on a host.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Instance {
@@ -113,21 +116,28 @@ impl Store {
         .map_err(StoreError::of("find_instances"))
     }
 
-    /// Command lines that contain `q`, by process id after `after`, each with the `max_hosts` hosts
+    /// Command lines that contain each of `texts` (at most [`MAX_SEARCH_TEXTS`]), by process id after `after`, each with the `max_hosts` hosts
     /// that started it last. One row per process and host.
     pub async fn search_processes(
         &self,
-        q: &str,
+        texts: &[&str],
         after: Option<ProcessKey>,
         limit: i64,
         max_hosts: i64,
     ) -> Result<Vec<FoundRun>, StoreError> {
+        // Unused ones are null, which planning folds away: the trigram index serves the others.
+        let pattern = |index: usize| {
+            texts.get(index).filter(|text| !text.is_empty()).map(|text| like_pattern(text))
+        };
         sqlx::query_as!(
             FoundRun,
             r#"/* search_processes */
             with found as materialized (
                 select p.process_id, p.command_line, p.executable_name, p.first_seen_at from processes p
-                where ($1 = '%%' or p.command_line ilike $1) and ($2::uuid is null or p.process_id > $2)
+                where ($1::text is null or p.command_line ilike $1) and ($5::text is null or p.command_line ilike $5)
+                  and ($6::text is null or p.command_line ilike $6) and ($7::text is null or p.command_line ilike $7)
+                  and ($8::text is null or p.command_line ilike $8) and ($9::text is null or p.command_line ilike $9)
+                  and ($2::uuid is null or p.process_id > $2)
                 order by p.process_id limit $3
             ), runs as materialized (
                 select i.process_id, i.host_id, count(*) as instance_count,
@@ -154,10 +164,15 @@ impl Store {
             left join hosts h on h.host_id = r.host_id
             left join recent s on s.process_id = r.process_id and s.host_id = r.host_id
             order by f.process_id, r.place"#,
-            like_pattern(q),
+            pattern(0),
             after.map(|id| id.0),
             limit,
             max_hosts,
+            pattern(1),
+            pattern(2),
+            pattern(3),
+            pattern(4),
+            pattern(5),
         )
         .fetch_all(&self.pool)
         .await

@@ -3,10 +3,12 @@
 mod access;
 mod cancel;
 mod chunks;
+mod connections;
 mod errors;
 mod hosts;
 mod kit;
 mod processes;
+mod runs;
 mod samples;
 mod top;
 mod windows;
