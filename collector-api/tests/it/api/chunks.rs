@@ -68,7 +68,17 @@ async fn a_question_reads_the_chunks_of_its_window_and_no_others() {
             insert into process_rollup_5m (host_id, sampled_at, instance_id, first_sampled_at, last_sampled_at, covered_ms, sample_count,
                     memory_usage_samples, memory_swap_samples, thread_count_samples, file_descriptor_samples, process_count_max)
                 select host_id, t, 1, t, t, 1, 1, 0, 0, 0, 0, 1 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
-            insert into process_rollup_1h select * from process_rollup_5m;
+insert into block_device_samples (host_id, sampled_at, interval_ms, device)
+                select host_id, sampled_at, 30000, 'vda' from host_samples;
+            insert into network_interface_samples (host_id, sampled_at, interval_ms, interface)
+                select host_id, sampled_at, 30000, 'eth0' from host_samples;
+            insert into host_rollup_5m (host_id, sampled_at, first_sampled_at, last_sampled_at, sample_count, covered_ms,
+                    load_1m_samples, load_5m_samples, load_15m_samples, memory_total_samples, memory_used_samples,
+                    memory_available_samples, memory_free_samples, swap_total_samples, swap_used_samples, agent_memory_usage_samples,
+                    agent_spool_reports_samples, agent_spool_bytes_samples, processes_running_samples, processes_total_samples)
+                select host_id, sampled_at, sampled_at, sampled_at, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 from host_samples;
+            insert into host_rollup_1h select * from host_rollup_5m;
+                        insert into process_rollup_1h select * from process_rollup_5m;
             update rollup_watermark set expanded = '2026-03-24', horizon = '2026-03-24'").await;
         for (question, from, to) in QUESTIONS {
             let stamp = |at: &str| format!("timestamptz '2026-03-{at}+00'");
