@@ -5,5 +5,6 @@
 mod fixtures;
 mod program;
 mod run;
+mod sockets;
 mod support;
 mod unprivileged;

@@ -1,0 +1,68 @@
+//! The agent of this host, ticking when told to, on one tier.
+
+use std::time::{Duration, Instant};
+
+use agent::agent::{Agent, Moment};
+use agent::config::{CollectTier, Config};
+use agent::procfs::Root;
+use agent::spool::SpoolStats;
+use shared_model::limits::MIN_INTERVAL_MS;
+use shared_model::{ConnectionSample, InstanceId, Report, Timestamp};
+use uuid::Uuid;
+
+/// Both tiers.
+pub(crate) const TIERS: [CollectTier; 2] = [CollectTier::Auto, CollectTier::Proc];
+
+pub(crate) struct Host {
+    agent: Agent,
+    started: Instant,
+    ticked: Instant,
+}
+
+impl Host {
+    /// With its baseline taken.
+    pub(crate) fn start(tier: CollectTier) -> Self {
+        let mut config = Config::default();
+        config.collect.tier = tier;
+        config.profile.keep_all = true;
+        let agent = Agent::new(Root::system(), &config, Uuid::from_u128(1)).unwrap();
+        let now = Instant::now();
+        let mut host = Self { agent, started: now, ticked: now };
+        host.agent.baseline(&host.moment());
+        host
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            sampled_at: Timestamp::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50),
+            monotonic: self.started.elapsed() + Duration::from_secs(1),
+            at_most: Duration::from_mins(1),
+            describe_all: false,
+        }
+    }
+
+    pub(crate) fn tick(&mut self) -> Report {
+        let least = Duration::from_millis(u64::from(MIN_INTERVAL_MS) + 1);
+        while self.ticked.elapsed() < least {
+            std::thread::park_timeout(least.saturating_sub(self.ticked.elapsed()));
+        }
+        self.ticked = Instant::now();
+        let mut report = self.agent.tick(&self.moment(), &SpoolStats::default()).unwrap();
+        report.sequence = 1;
+        let process = report.agent.collectors.iter().find(|run| run.collector == "process");
+        assert_eq!(process.unwrap().outcome, shared_model::CollectorOutcome::Ok, "{process:?}");
+        shared_model::Record::Report(Box::new(report.clone())).validate().unwrap();
+        report
+    }
+}
+
+/// The rows of one instance.
+pub(crate) fn connections_of(report: &Report, instance: InstanceId) -> Vec<&ConnectionSample> {
+    report.connections.iter().filter(|row| row.instance_id == Some(instance)).collect()
+}
+
+/// (received, transmitted) of one instance, as its row of `processes[]` says.
+pub(crate) fn traffic_of(report: &Report, instance: InstanceId) -> (Option<u64>, Option<u64>) {
+    let row = report.processes.iter().find(|row| row.instance_id == instance).expect("a row");
+    (row.network_receive_bytes, row.network_transmit_bytes)
+}

@@ -1,0 +1,259 @@
+//! Processes that move known numbers of bytes when they are told to: this test binary again, in the role of
+//! one ignored test that obeys commands from its standard input.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use shared_model::InstanceId;
+use uuid::Uuid;
+
+/// One process. Dropped, it is killed.
+pub(crate) struct Peer {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    pub(crate) instance_id: InstanceId,
+}
+
+impl Peer {
+    /// In the namespace of the test.
+    pub(crate) fn start() -> Self {
+        Self::start_by(Command::new(std::env::current_exe().unwrap()))
+    }
+
+    /// In the network namespace `name`.
+    pub(crate) fn start_in(name: &str) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", name]).arg(std::env::current_exe().unwrap());
+        Self::start_by(command)
+    }
+
+    fn start_by(mut command: Command) -> Self {
+        let mut child = command
+            .args([
+                "--exact",
+                "sockets::peer::obey",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let commands = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        let mut peer = Self { child, commands, answers, instance_id: InstanceId(0) };
+        peer.ask("hello");
+        peer.instance_id = instance_of(peer.pid());
+        peer
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn tell(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").unwrap();
+    }
+
+    pub(crate) fn answer(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.answers.read_line(&mut line).unwrap() > 0, "{} is gone", self.pid());
+            if let Some((_, answer)) = line.trim_end().split_once('@') {
+                return answer.to_owned();
+            }
+        }
+    }
+
+    pub(crate) fn ask(&mut self, command: &str) -> String {
+        self.tell(command);
+        self.answer()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) {
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+fn instance_of(pid: u32) -> InstanceId {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap();
+    let stat = agent::procfs::pid::parse_stat(&stat).unwrap();
+    InstanceId::of(Uuid::parse_str(boot_id.trim()).unwrap(), pid, stat.start_ticks)
+}
+
+/// `from` sends `bytes` over its last connection to `to`.
+pub(crate) fn transfer(from: &mut Peer, to: &mut Peer, bytes: usize) {
+    from.tell(&format!("send {bytes}"));
+    to.ask(&format!("receive {bytes}"));
+    from.answer();
+}
+
+#[derive(Default)]
+struct Held {
+    listener: Option<TcpListener>,
+    streams: Vec<TcpStream>,
+    datagrams: Option<UdpSocket>,
+    files: Vec<File>,
+}
+
+#[test]
+#[ignore = "not a test: the other end of some"]
+fn obey() {
+    let mut held = Held::default();
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        let answer = held.obey(words[0], words.get(1).copied(), words.get(2).copied());
+        println!("@{answer}");
+    }
+}
+
+impl Held {
+    fn obey(&mut self, command: &str, argument: Option<&str>, count: Option<&str>) -> String {
+        let number = || argument.unwrap().parse::<usize>().unwrap();
+        let count = || count.unwrap().parse::<usize>().unwrap();
+        let text = || argument.unwrap();
+        match command {
+            "listen" => {
+                let listener = self.listener.insert(TcpListener::bind(text()).unwrap());
+                return listener.local_addr().unwrap().to_string();
+            }
+            "accept" => {
+                let (stream, peer) = self.listener.as_ref().unwrap().accept().unwrap();
+                self.streams.push(stream);
+                return peer.to_string();
+            }
+            "accept-many" => {
+                for _ in 0..number() {
+                    self.streams.push(self.listener.as_ref().unwrap().accept().unwrap().0);
+                }
+            }
+            "connect" => {
+                self.streams.push(TcpStream::connect(text()).unwrap());
+                return self.streams.last().unwrap().local_addr().unwrap().to_string();
+            }
+            "connect-many" => {
+                let connect = |_| TcpStream::connect(text()).unwrap();
+                self.streams.extend((0..count()).map(connect));
+            }
+            "send" => send(self.streams.last_mut().unwrap(), number()),
+            "receive" => receive(self.streams.last_mut().unwrap(), number()),
+            "receive-all" => {
+                let stream = self.streams.last_mut().unwrap();
+                let received = std::io::copy(stream, &mut std::io::sink()).unwrap();
+                return received.to_string();
+            }
+            "send-on-each" => self.streams.iter_mut().for_each(|stream| send(stream, number())),
+            "receive-on-each" => {
+                self.streams.iter_mut().for_each(|stream| receive(stream, number()))
+            }
+            "close" => drop(self.streams.pop()),
+            "burst" => {
+                let mut stream = TcpStream::connect(text()).unwrap();
+                send(&mut stream, count());
+                drop(stream);
+                std::process::exit(0);
+            }
+            "udp-bind" => {
+                let socket = self.datagrams.insert(UdpSocket::bind(text()).unwrap());
+                return socket.local_addr().unwrap().to_string();
+            }
+            "udp-connect" => self.datagrams.as_ref().unwrap().connect(text()).unwrap(),
+            "udp-send" => {
+                for _ in 0..count() {
+                    self.datagrams.as_ref().unwrap().send(&vec![7; number()]).unwrap();
+                }
+            }
+            "udp-receive" => {
+                let socket = self.datagrams.as_ref().unwrap();
+                // Looking does not count.
+                socket.peek_from(&mut [0; 65_536]).unwrap();
+                for _ in 0..count() {
+                    assert_eq!(socket.recv_from(&mut [0; 65_536]).unwrap().0, number());
+                }
+            }
+            "give-listener" => give(text(), self.listener.as_ref().unwrap().as_fd()),
+            "take-listener" => self.listener = Some(take(text()).into()),
+            "give-stream" => give(text(), self.streams.last().unwrap().as_fd()),
+            "take-stream" => self.streams.push(take(text()).into()),
+            "open-files" => {
+                self.files.extend((0..number()).map(|_| File::open("/dev/null").unwrap()));
+            }
+            "hello" => {}
+            other => panic!("no command {other}"),
+        }
+        String::new()
+    }
+}
+
+fn send(stream: &mut TcpStream, mut bytes: usize) {
+    let block = [7; 65_536];
+    while bytes > 0 {
+        let now = bytes.min(block.len());
+        stream.write_all(&block[..now]).unwrap();
+        bytes -= now;
+    }
+}
+
+fn receive(stream: &mut TcpStream, mut bytes: usize) {
+    let mut block = [0; 65_536];
+    while bytes > 0 {
+        let now = bytes.min(block.len());
+        stream.read_exact(&mut block[..now]).unwrap();
+        bytes -= now;
+    }
+}
+
+/// Passes a descriptor to whoever waits in [`take`].
+fn give(path: &str, descriptor: std::os::fd::BorrowedFd<'_>) {
+    let stream = loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => break stream,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    sendmsg(&stream, &[IoSlice::new(&[1])], &mut ancillary, SendFlags::empty()).unwrap();
+}
+
+fn take(path: &str) -> OwnedFd {
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(&stream, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::empty())
+        .unwrap();
+    std::fs::remove_file(path).unwrap();
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    descriptors.next().unwrap().next().unwrap()
+}
