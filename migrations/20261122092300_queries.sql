@@ -817,3 +817,50 @@ begin
     using hosts, max_rows, skip_rows;
 end
 $function$;
+
+-- Processes that ended in a window, newest first or by what their whole life used of a resource. A
+-- row of many of one kind that began and ended within an interval has instance_id 0 and their number
+-- in process_count. `failed`: only those ended by a signal or with another status than 0.
+create function procfleet_exits(
+    hosts uuid[], process uuid, only_instance bigint, failed boolean, window_from timestamptz, window_to timestamptz,
+    resource text default null, max_rows bigint default 100, skip_rows bigint default 0
+) returns table (
+    place bigint, host_id uuid, host_name text, sampled_at timestamptz, instance_id bigint,
+    process_id uuid, command_line text, pid integer, parent_pid integer, owner text, systemd_unit text, cgroup text,
+    creation_time timestamptz, exit_time timestamptz, lifetime_us bigint, exit_code integer, exit_signal integer,
+    process_count integer, failed_count integer,
+    cpu_user_us bigint, cpu_system_us bigint, memory_usage_bytes_max bigint, disk_read_bytes bigint, disk_write_bytes bigint,
+    network_receive_bytes bigint, network_transmit_bytes bigint
+) language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
+begin
+    return query execute format($sql$
+        with ended as (
+            select s.host_id, s.sampled_at, s.instance_id, s.process_id, s.parent_pid, s.cgroup, s.exit_time, s.lifetime_us,
+                   s.exit_code, s.exit_signal, s.process_count, s.failed_count, s.cpu_user_us, s.cpu_system_us,
+                   s.memory_usage_bytes as memory_usage_bytes_max, s.disk_read_bytes, s.disk_write_bytes,
+                   s.network_receive_bytes, s.network_transmit_bytes
+            from process_exits s
+            where %s and s.sampled_at > %L and s.sampled_at <= %L %s %s %s
+        ), ranked as (
+            select e.*, row_number() over (order by %s coalesce(e.exit_time, e.sampled_at) desc,
+                e.host_id, e.instance_id, e.process_id, e.parent_pid, e.cgroup) as place
+            from ended e
+        )
+        select r.place, r.host_id, h.host_name, r.sampled_at, r.instance_id,
+               r.process_id, p.command_line, d.pid, coalesce(r.parent_pid, d.parent_pid), d.owner, d.systemd_unit,
+               coalesce(r.cgroup, d.cgroup), d.creation_time, r.exit_time, r.lifetime_us, r.exit_code, r.exit_signal,
+               r.process_count, r.failed_count, r.cpu_user_us, r.cpu_system_us, r.memory_usage_bytes_max,
+               r.disk_read_bytes, r.disk_write_bytes, r.network_receive_bytes, r.network_transmit_bytes
+        from ranked r
+        left join hosts h on h.host_id = r.host_id
+        left join process_instances d on d.host_id = r.host_id and d.instance_id = r.instance_id
+        left join processes p on p.process_id = r.process_id
+        where r.place > $3 and r.place <= $3 + $2 order by r.place
+    $sql$, procfleet_host_condition('s', hosts), window_from, window_to,
+        case when process is not null then format('and s.process_id = %L', process) end,
+        case when only_instance is not null then format('and s.instance_id = %s', only_instance) end,
+        case when failed then 'and (s.exit_code <> 0 or s.exit_signal is not null or s.failed_count > 0)' end,
+        case when resource is not null then procfleet_resource(resource) || ' desc nulls last,' end)
+    using hosts, max_rows, skip_rows;
+end
+$function$;

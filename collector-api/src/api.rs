@@ -8,6 +8,7 @@ pub mod api_keys;
 pub mod compare;
 pub mod connections;
 pub mod enrollment_tokens;
+pub mod exits;
 pub mod hosts;
 pub mod params;
 pub mod processes;
@@ -66,6 +67,7 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(top::routes())
         .merge(compare::routes())
         .merge(connections::routes())
+        .merge(exits::routes())
         .merge(processes::routes())
         .merge(runs::routes())
         .merge(enrollment_tokens::routes())

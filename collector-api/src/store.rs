@@ -10,6 +10,7 @@ pub mod cursors;
 pub mod dialect;
 pub mod dictionaries;
 pub mod enrollment;
+pub mod exits;
 pub mod failure;
 pub mod hosts;
 pub mod ids;

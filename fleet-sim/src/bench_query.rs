@@ -247,7 +247,7 @@ async fn ask(
             let hosts = (!fleet).then_some(host.as_slice());
             let window = window(now, hours, arguments);
             let top = Top { hosts, window, resource: Resource::Cpu, subject, limit: 20, skip: 0 };
-            ensure!(question.top(top).await?.len() > 20, "the top is empty");
+            ensure!(question.top(top).await?.len() >= 20, "the top is empty");
             question.answered().await?;
         }
         Asked::Answer { hours } => {

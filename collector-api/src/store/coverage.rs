@@ -84,6 +84,13 @@ pub struct TroubledCollector {
     pub last_at: OffsetDateTime,
 }
 
+/// The pieces of a window together.
+struct Pieces {
+    resolution: String,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+}
+
 impl Question {
     /// What an answer about these hosts (`None`: all) and this window rests on.
     pub async fn coverage(
@@ -92,24 +99,7 @@ impl Question {
         window: Window,
         reading: Reading,
     ) -> Result<Coverage, StoreError> {
-        let (sums, step_s) = match reading {
-            Reading::Sums => (true, None),
-            Reading::Series(step_s) => (false, step_s.map(f64::from)),
-        };
-        let read = sqlx::query!(
-            r#"/* coverage.pieces */
-            select case when bool_or(resolution = '1h') then '1h' when bool_or(resolution = '5m') then '5m' else 'raw' end as "resolution!",
-                   min(piece_from) as "from!", max(piece_to) as "to!"
-            from procfleet_pieces('process', $1, $2, case when $3 then procfleet_grain($1, $2)
-                else procfleet_series_grain($4::double precision * interval '1 second') end)"#,
-            window.from,
-            window.to,
-            sums,
-            step_s,
-        )
-        .fetch_one(self.connection()?)
-        .await
-        .map_err(StoreError::of("coverage.pieces"))?;
+        let read = self.pieces(window, reading).await?;
         let rows = sqlx::query!(
             r#"/* coverage.hosts */
             with hosts as materialized (
@@ -161,6 +151,28 @@ impl Question {
                 .collect(),
             troubled_collectors,
         })
+    }
+
+    async fn pieces(&mut self, window: Window, reading: Reading) -> Result<Pieces, StoreError> {
+        let (sums, step_s) = match reading {
+            Reading::Sums => (true, None),
+            Reading::Series(step_s) => (false, step_s.map(f64::from)),
+        };
+        sqlx::query_as!(
+            Pieces,
+            r#"/* coverage.pieces */
+            select case when bool_or(resolution = '1h') then '1h' when bool_or(resolution = '5m') then '5m' else 'raw' end as "resolution!",
+                   min(piece_from) as "from!", max(piece_to) as "to!"
+            from procfleet_pieces('process', $1, $2, case when $3 then procfleet_grain($1, $2)
+                else procfleet_series_grain($4::double precision * interval '1 second') end)"#,
+            window.from,
+            window.to,
+            sums,
+            step_s,
+        )
+        .fetch_one(self.connection()?)
+        .await
+        .map_err(StoreError::of("coverage.pieces"))
     }
 
     async fn troubled_collectors(
