@@ -50,7 +50,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 100_000)]
     commands: u32,
     /// Questions of each kind.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 30)]
     rounds: u32,
     /// Longest that filling may take, s.
     #[arg(long, default_value_t = 360)]

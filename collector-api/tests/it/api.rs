@@ -5,6 +5,7 @@ mod cancel;
 mod chunks;
 mod connections;
 mod errors;
+mod exits;
 mod hosts;
 mod kit;
 mod processes;

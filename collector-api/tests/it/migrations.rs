@@ -56,6 +56,8 @@ async fn the_readers_role_sees_samples_and_no_secrets() {
             "select count(*) from procfleet_top(null, now() - interval '30 days', now(), 'cpu')",
             "select count(*) from procfleet_compare(null, now() - interval '1 hour', now(), now() - interval '2 hours', now() - interval '1 hour', 'disk')",
             "select count(*) from procfleet_coverage(null, now() - interval '1 day', now())",
+            "select count(*) from procfleet_connections(null, null, null, now() - interval '1 day', now())",
+            "select count(*) from procfleet_exits(null, null, null, true, now() - interval '1 day', now(), 'cpu')",
             "select count(*) from procfleet_troubled_collectors(null, now() - interval '1 day', now())",
             "select count(*) from procfleet_process_series(gen_random_uuid(), null, 1, now() - interval '1 day', now(), '1 hour', 5)",
             "select count(*) from procfleet_host_series(gen_random_uuid(), now() - interval '1 hour', now(), null)",
