@@ -121,6 +121,11 @@ impl Sockets {
         Self { ledger: Ledger::default(), bpf, source, failure_logged: false }
     }
 
+    /// Whether connections that begin and end between two readings are seen with their owner.
+    pub fn sees_moments(&self) -> bool {
+        matches!(self.source, Source::Traced(_))
+    }
+
     /// Where the fields come from, for the report.
     pub fn sources(&self) -> [FieldSource; 2] {
         let (tier, datagrams) = match &self.source {
@@ -171,12 +176,22 @@ impl Sockets {
 }
 
 impl Traffic {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let sum = |one: u64, other: u64| one.saturating_add(other).min(MAX_COUNTER);
+        Self {
+            receive_bytes: sum(self.receive_bytes, other.receive_bytes),
+            transmit_bytes: sum(self.transmit_bytes, other.transmit_bytes),
+        }
+    }
+
     /// Adds what is known of a row.
     fn add(&mut self, row: &ConnectionSample) {
-        let sum =
-            |one: u64, other: Option<u64>| one.saturating_add(other.unwrap_or(0)).min(MAX_COUNTER);
-        self.receive_bytes = sum(self.receive_bytes, row.receive_bytes);
-        self.transmit_bytes = sum(self.transmit_bytes, row.transmit_bytes);
+        *self = self.plus(Self {
+            receive_bytes: row.receive_bytes.unwrap_or(0),
+            transmit_bytes: row.transmit_bytes.unwrap_or(0),
+        });
     }
 }
 
@@ -195,9 +210,6 @@ impl NetworkUse {
     /// What is left after [`Self::join`], summed. `None`: unknown.
     pub fn of_ended(&self) -> Option<Traffic> {
         let by_instance = self.by_instance.as_ref()?;
-        Some(by_instance.values().fold(Traffic::default(), |sum, one| Traffic {
-            receive_bytes: sum.receive_bytes.saturating_add(one.receive_bytes).min(MAX_COUNTER),
-            transmit_bytes: sum.transmit_bytes.saturating_add(one.transmit_bytes).min(MAX_COUNTER),
-        }))
+        Some(by_instance.values().fold(Traffic::default(), |sum, one| sum.plus(*one)))
     }
 }
