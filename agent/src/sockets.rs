@@ -32,7 +32,9 @@ use std::io;
 use std::sync::Arc;
 
 use shared_model::limits::MAX_COUNTER;
-use shared_model::{ConnectionSample, FieldSource, InstanceId, ProcessSample, Tier};
+use shared_model::{
+    ConnectionSample, FieldSource, InstanceId, ProcessSample, Tier, TransportProtocol,
+};
 use uuid::Uuid;
 
 use self::ledger::Ledger;
@@ -42,6 +44,9 @@ use crate::bpf::{Bpf, BpfError};
 use crate::procfs::Root;
 
 pub use self::socket::{Counters, Socket};
+
+/// Of the kernel's default range (`net.ipv4.ip_local_port_range`).
+const FIRST_EPHEMERAL_PORT: u16 = 32_768;
 
 /// A process that lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +84,8 @@ pub struct NetworkUse {
     pub external: Option<Traffic>,
     /// See [`shared_model::Report::connections`].
     pub connections: Vec<ConnectionSample>,
-    /// TCP ports that a process listens on, ascending, by process id.
+    /// Ports that a process listens on (TCP) or is bound to without a peer (UDP, below the ephemeral ports),
+    /// ascending, by process id.
     pub listening: HashMap<u32, Vec<u16>>,
 }
 
@@ -171,6 +177,16 @@ impl Sockets {
                 }
                 NetworkUse::default()
             }
+        }
+    }
+}
+
+/// Whether a socket waits for whoever comes: it listens, or it is bound to a port that no program gets by chance.
+fn is_service(socket: &Socket) -> bool {
+    match socket.protocol {
+        TransportProtocol::Tcp => socket.state == diag::TCP_LISTEN,
+        TransportProtocol::Udp => {
+            socket.remote_port == 0 && (1..FIRST_EPHEMERAL_PORT).contains(&socket.local_port)
         }
     }
 }
