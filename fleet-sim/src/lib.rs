@@ -13,6 +13,7 @@ pub mod agent;
 pub mod bench_agent;
 pub mod bench_ingest;
 pub mod bench_query;
+pub mod bench_storage;
 pub mod child;
 pub mod database;
 pub mod eventually;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use fleet_sim::{bench_agent, bench_ingest, bench_query, workload};
+use fleet_sim::{bench_agent, bench_ingest, bench_query, bench_storage, workload};
 
 /// Simulated agents and benchmarks for Procfleet.
 #[derive(Parser)]
@@ -18,6 +18,8 @@ enum Command {
     BenchIngest(bench_ingest::Arguments),
     /// How long operators' questions take over a month of a fleet.
     BenchQuery(bench_query::Arguments),
+    /// Bytes per kept process sample, and per row of its roll-ups.
+    BenchStorage(bench_storage::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
     Workload(workload::Arguments),
     /// What one tick of the real agent costs, by the number of processes.
@@ -28,6 +30,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::BenchIngest(arguments) => runtime()?.block_on(bench_ingest::run(arguments)),
         Command::BenchQuery(arguments) => runtime()?.block_on(bench_query::run(arguments)),
+        Command::BenchStorage(arguments) => runtime()?.block_on(bench_storage::run(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
         Command::BenchAgent(arguments) => bench_agent::run(&arguments),
     }

@@ -25,6 +25,8 @@ enum Which {
     Ingest,
     /// How long operators' questions take over a month of a fleet.
     Query,
+    /// Bytes per process sample on disk, and per row of its roll-ups.
+    Storage,
 }
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
@@ -43,6 +45,9 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     }
     if wanted(Which::Query) {
         with_database(project, "bench-query", arguments)?;
+    }
+    if wanted(Which::Storage) {
+        with_database(project, "bench-storage", arguments)?;
     }
     Ok(ExitCode::SUCCESS)
 }
