@@ -22,8 +22,10 @@ enum Command {
     BenchStorage(bench_storage::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
     Workload(workload::Arguments),
-    /// What one tick of the real agent costs, by the number of processes.
+    /// What one collection of the real agent costs, beside what else people use.
     BenchAgent(bench_agent::Arguments),
+    /// Holds TCP connections to itself, for `bench-agent`.
+    HoldConnections(bench_agent::HoldArguments),
 }
 
 fn main() -> Result<()> {
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         Command::BenchStorage(arguments) => runtime()?.block_on(bench_storage::run(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
         Command::BenchAgent(arguments) => bench_agent::run(&arguments),
+        Command::HoldConnections(arguments) => bench_agent::hold(&arguments),
     }
 }
 
