@@ -40,6 +40,15 @@ pub enum Command {
         /// How to print it
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
+        /// The same as `--format json`, for scripts
+        #[arg(long, conflicts_with = "format")]
+        json: bool,
+    },
+    /// Shows what happens on this host, in the terminal; needs no server
+    Top {
+        /// Time between two looks, such as 1s or 5s
+        #[arg(long, default_value = "2s", value_parser = parse_interval)]
+        interval: Duration,
     },
     /// Works on the configuration
     #[command(subcommand)]

@@ -21,4 +21,5 @@ pub mod spool;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod top;
 pub mod uplink;

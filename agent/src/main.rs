@@ -12,8 +12,9 @@ use agent::cli::{Cli, Command, ConfigCommand};
 use agent::config::{Config, ConfigError};
 use agent::enroll::{self, Enrolled};
 use agent::identity::{Identity, IdentityError};
-use agent::once::once;
+use agent::once::{Format, once};
 use agent::procfs::Root;
+use agent::top::top;
 use clap::Parser;
 use shared_model::Timestamp;
 use tracing_subscriber::EnvFilter;
@@ -38,10 +39,12 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
             run(&config)?;
         }
         Command::Enroll { token_file } => enroll_host(&config, token_file.as_deref())?,
-        Command::Once { interval, format } => {
+        Command::Once { interval, format, json } => {
             log(io::stderr, true, "error");
-            once(&config, *interval, *format)?;
+            once(&config, *interval, if *json { Format::Json } else { *format })?;
         }
+        // A line of a log would stand on the picture: what fails is in the report.
+        Command::Top { interval } => top(&config, *interval)?,
         Command::Config(ConfigCommand::Check) => say("the configuration is usable")?,
     }
     Ok(())

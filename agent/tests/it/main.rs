@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
 
+mod adds_up;
 mod fixtures;
 mod program;
 mod run;
 mod sockets;
+mod stuck;
 mod support;
+mod top;
 mod unprivileged;

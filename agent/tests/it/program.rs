@@ -31,8 +31,7 @@ pub(crate) fn valid_report(json: &str) -> Report {
 
 #[test]
 fn one_look_as_json_is_the_contract() {
-    let (code, json, errors) =
-        output(program().args(["once", "--interval", "200ms", "--format", "json"]));
+    let (code, json, errors) = output(program().args(["once", "--interval", "200ms", "--json"]));
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     let report = valid_report(&json);
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap();

@@ -12,7 +12,8 @@ const RULE: &str = "layering";
 type Layers = &'static [(&'static str, &'static [&'static str])];
 
 const AGENT: Layers = &[
-    ("cli", &["agent", "config", "enroll", "facts", "identity", "once", "procfs"]),
+    ("cli", &["agent", "config", "enroll", "facts", "identity", "once", "procfs", "top"]),
+    ("top", &["agent", "config", "procfs", "spool"]),
     ("once", &["agent", "collectors", "config", "procfs", "profile", "spool"]),
     (
         "agent",
