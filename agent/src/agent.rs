@@ -77,6 +77,7 @@ impl Agent {
             boot_id,
             bpf: Arc::new(load_bpf(config.collect.tier)),
             redaction_patterns: config.redaction.patterns.clone(),
+            titles: config.titles.clone(),
             filesystem: config.filesystem.clone(),
             block_device: config.block_device.clone(),
             network_interface: config.network_interface.clone(),

@@ -122,6 +122,8 @@ pub struct Setup {
     pub bpf: Arc<Bpf>,
     /// `[redaction] patterns`: what else to hide in command lines.
     pub redaction_patterns: Vec<Pattern>,
+    /// `[titles]`: which titles of processes are shortened, and how.
+    pub titles: process::titles::Options,
     /// `[filesystem]`.
     pub filesystem: filesystem::Options,
     /// `[block_device]`.

@@ -8,6 +8,7 @@ use config::{Environment, File, FileFormat};
 use serde::Deserialize;
 use shared_model::limits::{MAX_INTERVAL_MS, MIN_INTERVAL_MS};
 
+use crate::collectors::process::titles;
 use crate::collectors::{block_device, filesystem, network_interface};
 use crate::profile::{Pattern, Profile};
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// What is hidden.
     pub redaction: RedactionConfig,
+    /// Which titles of processes are shortened.
+    pub titles: titles::Options,
     /// Which file systems are reported.
     pub filesystem: filesystem::Options,
     /// Which block devices are reported.
@@ -56,6 +59,7 @@ impl Default for Config {
             profile: Profile::default(),
             spool: SpoolConfig::default(),
             redaction: RedactionConfig::default(),
+            titles: titles::Options::default(),
             filesystem: filesystem::Options::default(),
             block_device: block_device::Options::default(),
             network_interface: network_interface::Options::default(),
@@ -111,11 +115,13 @@ pub struct RedactionConfig {
 pub struct BudgetConfig {
     /// CPU the agent may use, in cores, averaged. Above it the interval grows, up to four times.
     pub cpu_cores: f64,
+    /// Resident memory the agent may use, bytes, averaged. Above it, the same.
+    pub memory_bytes: u64,
 }
 
 impl Default for BudgetConfig {
     fn default() -> Self {
-        Self { cpu_cores: 0.01 }
+        Self { cpu_cores: 0.01, memory_bytes: 64 << 20 }
     }
 }
 
@@ -208,6 +214,9 @@ impl Config {
         }
         if !(self.budget.cpu_cores > 0.0 && self.budget.cpu_cores.is_finite()) {
             return range("budget.cpu_cores", "must be more than 0".to_owned());
+        }
+        if self.titles.rules.len() > titles::MAX_RULES {
+            return range("titles.rules", format!("holds more than {} rules", titles::MAX_RULES));
         }
         if self.profile.cpu_cores.is_nan() || self.profile.cpu_cores < 0.0 {
             return range("profile.cpu_cores", "must be 0 or more".to_owned());

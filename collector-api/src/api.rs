@@ -10,7 +10,6 @@ pub mod connections;
 pub mod enrollment_tokens;
 pub mod exits;
 pub mod hosts;
-pub mod maintenance;
 pub mod params;
 pub mod processes;
 pub mod runs;
@@ -71,7 +70,6 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(exits::routes())
         .merge(processes::routes())
         .merge(runs::routes())
-        .merge(maintenance::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())
 }

@@ -1,13 +1,15 @@
 //! When the next tick is: the interval, the host's place in it, and the budget.
 //!
 //! Ticks fall on points of the wall clock that differ from host to host, so that a fleet started at
-//! once does not report at once. The agent's own CPU is averaged over some ticks; above the budget the
-//! interval doubles, up to [`MAX_FACTOR`], and halves again when half of the load would fit.
+//! once does not report at once. The agent's own CPU and memory are averaged over some ticks; above the
+//! budget the interval doubles, up to [`MAX_FACTOR`], and halves again when half of the load would fit.
 
 use std::time::Duration;
 
 use shared_model::Timestamp;
 use uuid::Uuid;
+
+use crate::config::BudgetConfig;
 
 /// How much longer than configured the interval may become.
 pub const MAX_FACTOR: u32 = 4;
@@ -20,10 +22,10 @@ const SETTLE_TICKS: u32 = 8;
 #[derive(Clone, Debug)]
 pub struct Pace {
     configured: Duration,
-    budget_cores: f64,
+    budget: BudgetConfig,
     place: u128,
     factor: u32,
-    average_cores: Option<f64>,
+    average: Option<(f64, f64)>,
     ticks: u32,
 }
 
@@ -34,16 +36,18 @@ pub struct Change {
     pub interval: Duration,
     /// Whether it became longer.
     pub longer: bool,
-    /// The agent's own average, in cores, that made it change.
+    /// The agent's own average at the change, in cores.
     pub cores: f64,
+    /// The same, resident bytes.
+    pub memory_bytes: f64,
 }
 
 impl Pace {
-    /// `budget_cores`: see [`crate::config::BudgetConfig`].
-    pub fn new(configured: Duration, budget_cores: f64, host_id: Uuid) -> Self {
+    /// A pace at the configured interval.
+    pub fn new(configured: Duration, budget: BudgetConfig, host_id: Uuid) -> Self {
         // Host ids are random enough in every part.
         let place = host_id.as_u128();
-        Self { configured, budget_cores, place, factor: 1, average_cores: None, ticks: 0 }
+        Self { configured, budget, place, factor: 1, average: None, ticks: 0 }
     }
 
     /// The interval now.
@@ -51,28 +55,34 @@ impl Pace {
         self.configured * self.factor
     }
 
-    /// Takes in what the agent used over one interval.
-    pub fn account(&mut self, cpu: Duration, interval: Duration) -> Option<Change> {
+    /// Takes in what the agent used over one interval, and what it holds at its end.
+    pub fn account(&mut self, cpu: Duration, memory: u64, interval: Duration) -> Option<Change> {
         if interval.is_zero() {
             return None;
         }
-        let cores = cpu.div_duration_f64(interval);
-        let average =
-            self.average_cores.map_or(cores, |average| average + WEIGHT * (cores - average));
-        self.average_cores = Some(average);
+        #[expect(clippy::cast_precision_loss, reason = "an average of bytes need not be exact")]
+        let (now, budget_bytes) =
+            ((cpu.div_duration_f64(interval), memory as f64), self.budget.memory_bytes as f64);
+        let mix = |average: f64, now: f64| average + WEIGHT * (now - average);
+        let (cores, bytes) =
+            self.average.map_or(now, |(cores, bytes)| (mix(cores, now.0), mix(bytes, now.1)));
+        self.average = Some((cores, bytes));
         self.ticks += 1;
         if self.ticks < SETTLE_TICKS {
             return None;
         }
+        let is_over = cores > self.budget.cpu_cores || bytes > budget_bytes;
+        // Memory hardly shrinks with the interval, so it need only be within the budget again.
+        let is_well_within = cores * 2.5 < self.budget.cpu_cores && bytes < budget_bytes;
         let factor = match self.factor {
-            factor if average > self.budget_cores && factor < MAX_FACTOR => factor * 2,
-            factor if factor > 1 && average * 2.5 < self.budget_cores => factor / 2,
+            factor if is_over && factor < MAX_FACTOR => factor * 2,
+            factor if factor > 1 && is_well_within => factor / 2,
             _ => return None,
         };
         let longer = factor > self.factor;
         self.factor = factor;
         self.ticks = 0;
-        Some(Change { interval: self.interval(), longer, cores: average })
+        Some(Change { interval: self.interval(), longer, cores, memory_bytes: bytes })
     }
 
     /// Time from `now` to the next tick: to the host's next place on the wall clock, between a
@@ -107,12 +117,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pace(host: u128) -> Pace {
-        Pace::new(30 * SECOND, 0.01, Uuid::from_u128(host))
+        let budget = BudgetConfig { cpu_cores: 0.01, memory_bytes: 64 << 20 };
+        Pace::new(30 * SECOND, budget, Uuid::from_u128(host))
     }
 
     fn settle(pace: &mut Pace, cpu: Duration) -> Option<Change> {
         let interval = pace.interval();
-        (0..SETTLE_TICKS).find_map(|_| pace.account(cpu, interval))
+        (0..SETTLE_TICKS).find_map(|_| pace.account(cpu, 1 << 20, interval))
     }
 
     #[test]
@@ -152,10 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn memory_has_a_budget_too() {
+        let mut pace = pace(1);
+        let mut hold = |bytes| {
+            let interval = pace.interval();
+            (0..20).find_map(|_| pace.account(SECOND / 100, bytes, interval))
+        };
+        assert_eq!(hold(63 << 20), None);
+        let change = hold(80 << 20).unwrap();
+        assert!(change.longer && change.interval == 60 * SECOND && change.cores < 0.01);
+        assert!(change.memory_bytes > f64::from(64 << 20));
+        assert!(!hold(20 << 20).unwrap().longer);
+    }
+
+    #[test]
     fn one_expensive_tick_changes_nothing() {
         let mut pace = pace(1);
         assert_eq!(settle(&mut pace, SECOND / 10), None);
-        assert_eq!(pace.account(SECOND, 30 * SECOND), None);
+        assert_eq!(pace.account(SECOND, 1 << 20, 30 * SECOND), None);
     }
 
     #[test]

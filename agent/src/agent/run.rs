@@ -69,7 +69,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let uplink = Uplink::new(&identity, UplinkConfig { endpoints, dead_dir: config.dead_dir() })?;
     let agent = Agent::new(Root::system(), config, identity.host_id)?;
     let interval = Duration::from_millis(config.interval_ms.into());
-    let pace = Pace::new(interval, config.budget.cpu_cores, identity.host_id);
+    let pace = Pace::new(interval, config.budget.clone(), identity.host_id);
     tracing::info!(host_id = %identity.host_id, interval_ms = config.interval_ms, "the agent runs");
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -200,21 +200,23 @@ impl Sampler {
 
     fn keep_to_budget(&mut self, report: &Report, elapsed: Duration) {
         let Some(cpu_us) = report.agent.cpu_us else { return };
-        let Some(change) = self.pace.account(Duration::from_micros(cpu_us), elapsed) else {
-            return;
-        };
+        let memory = report.agent.memory_usage_bytes.unwrap_or(0);
+        let cpu = Duration::from_micros(cpu_us);
+        let Some(change) = self.pace.account(cpu, memory, elapsed) else { return };
         let interval_ms = change.interval.as_millis();
         if change.longer {
             INTERVAL_LENGTHENED.add(1);
             tracing::warn!(
                 interval_ms,
                 cores = change.cores,
+                memory_bytes = change.memory_bytes,
                 "over budget: the interval is longer now"
             );
         } else {
             tracing::info!(
                 interval_ms,
                 cores = change.cores,
+                memory_bytes = change.memory_bytes,
                 "within budget: the interval is shorter again"
             );
         }

@@ -183,6 +183,7 @@ fn setup(directory: &Path) -> Setup {
         boot_id: uuid::Uuid::nil(),
         bpf: std::sync::Arc::new(Bpf::none(OBJECTS, "a fixture")),
         redaction_patterns: Vec::new(),
+        titles: agent::collectors::process::titles::Options::default(),
         filesystem: filesystem::Options::default(),
         block_device: block_device::Options::default(),
         network_interface: network_interface::Options::default(),

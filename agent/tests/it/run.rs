@@ -16,7 +16,7 @@ use crate::program::program;
 use crate::support::{TestDir, wait_for};
 
 /// An enrolled host whose server does not answer.
-fn enrolled(state_dir: &Path) -> Uuid {
+pub(crate) fn enrolled(state_dir: &Path) -> Uuid {
     let directory = state_dir.join("identity");
     let key = load_or_create_key(&directory).unwrap();
     let names = vec!["localhost".to_owned()];
@@ -35,7 +35,7 @@ fn enrolled(state_dir: &Path) -> Uuid {
 }
 
 /// What ends with the test even if that fails.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -47,7 +47,7 @@ impl Drop for Running {
 }
 
 /// Bytes of every file below `directory`.
-fn bytes_below(directory: &Path) -> u64 {
+pub(crate) fn bytes_below(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     let bytes_of = |path: &Path| match fs::metadata(path) {
         Ok(data) if data.is_dir() => bytes_below(path),

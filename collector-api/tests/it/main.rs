@@ -19,5 +19,4 @@ mod openapi;
 mod overload;
 mod poison;
 mod rollups;
-mod upkeep;
 mod verdicts;

@@ -16,6 +16,7 @@ fn setup() -> Setup {
         boot_id: uuid::Uuid::nil(),
         bpf: Arc::new(crate::bpf::Bpf::none(crate::bpf::OBJECTS, "a test")),
         redaction_patterns: Vec::new(),
+        titles: crate::collectors::process::titles::Options::default(),
         filesystem: crate::collectors::filesystem::Options::default(),
         block_device: crate::collectors::block_device::Options::default(),
         network_interface: crate::collectors::network_interface::Options::default(),

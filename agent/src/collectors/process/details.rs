@@ -51,7 +51,7 @@ pub(super) struct Question {
 }
 
 /// What was found. Every part may be missing: denied, or not there.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Details {
     /// At most [`MAX_RAW_BYTES`].
     pub(super) command_line: Vec<u8>,

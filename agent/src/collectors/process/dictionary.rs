@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use shared_model::limits::MAX_DICTIONARY;
+use shared_model::limits::{MAX_DICTIONARY, MAX_SERVICE_PORTS};
 use shared_model::{InstanceDefinition, ProcessDefinition, ProcessId, Timestamp};
 
 use super::command_line::{bracketed, executable_name, render};
@@ -27,6 +27,11 @@ use crate::procfs::Reader;
 use crate::procfs::cgroup::systemd_unit;
 use crate::profile::Pattern;
 
+/// When the details of an instance are read a second time: by then a worker that was forked has given
+/// itself its title.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// Changes of its name that make an instance described again; those beyond wait for their turn by age.
+const MAX_RENAMES: u8 = 8;
 /// How often a live instance is described again: titles that processes give themselves change.
 const DESCRIBE_EVERY: Duration = Duration::from_hours(6);
 /// Instances whose details are read again in one tick because of their age.
@@ -50,16 +55,36 @@ pub(super) struct Entry {
     process_id: Option<ProcessId>,
     /// Whether it matches the always-keep patterns.
     matches: Option<bool>,
+    /// Its details were read a second time, see [`LOOK_AGAIN`].
+    was_looked_at: bool,
+    /// How often its name changed.
+    renames: u8,
+    /// What it listens on; `None`: unknown.
+    service_ports: Option<Vec<u16>>,
 }
 
 impl Entry {
-    /// It runs another program, or may.
+    /// It runs another program.
     pub(super) fn outdate(&mut self) {
-        *self = Self { is_wanted: self.is_wanted, process_id: self.process_id, ..Self::default() };
+        *self = Self {
+            is_wanted: self.is_wanted,
+            process_id: self.process_id,
+            renames: self.renames,
+            service_ports: self.service_ports.take(),
+            ..Self::default()
+        };
+    }
+
+    /// It has another name: it may run another program, or tells what it does, without end.
+    pub(super) fn rename(&mut self) {
+        if self.renames < MAX_RENAMES {
+            self.renames += 1;
+            self.outdate();
+        }
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Definition {
     process: ProcessDefinition,
     details: Details,
@@ -84,7 +109,7 @@ impl Dictionary {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
             details: DetailReader::new(&setup.root.proc),
-            redactor: Redactor::new(setup.redaction_patterns.clone()),
+            redactor: Redactor::new(setup.redaction_patterns.clone(), setup.titles.clone()),
             owners: Owners::new(&setup.root.etc),
             described: HashMap::new(),
             patterns: Vec::new(),
@@ -102,11 +127,16 @@ impl Dictionary {
             if describe_all {
                 (entry.described_at, entry.process_id) = (None, None);
             }
-            let is_old =
-                entry.described_at.is_some_and(|at| now.saturating_sub(at) >= DESCRIBE_EVERY);
-            if is_old && refreshed < REFRESH_PER_TICK {
+            let Some(at) = entry.described_at else { continue };
+            let age = now.saturating_sub(at);
+            let is_old = age >= DESCRIBE_EVERY;
+            let is_young = !entry.was_looked_at && age >= LOOK_AGAIN;
+            if (is_old || is_young) && refreshed < REFRESH_PER_TICK {
                 refreshed += 1;
-                (entry.described_at, entry.is_detailed) = (None, false);
+                (entry.is_detailed, entry.was_looked_at) = (false, true);
+                if is_old {
+                    entry.described_at = None;
+                }
             }
         }
     }
@@ -167,6 +197,22 @@ impl Dictionary {
                 take_details(live, details, redactor);
             }
         });
+    }
+
+    /// Takes over who listens where, by process id; whose ports changed is described again.
+    pub(super) fn listen(table: &mut Table, listening: &HashMap<u32, Vec<u16>>) {
+        for (pid, live) in table.iter_mut().filter(|(_, live)| !live.is_kernel_thread) {
+            let ports = listening.get(pid).map_or(&[][..], Vec::as_slice);
+            let ports = &ports[..ports.len().min(MAX_SERVICE_PORTS)];
+            let entry = &mut live.entry;
+            if entry.service_ports.as_deref() != Some(ports) {
+                let is_news = entry.service_ports.is_some() || !ports.is_empty();
+                entry.service_ports = Some(ports.to_vec());
+                if is_news {
+                    entry.described_at = None;
+                }
+            }
+        }
     }
 
     /// Whether `live` matches one of `patterns`.
@@ -274,7 +320,7 @@ impl Dictionary {
                 systemd_unit: details.cgroup.as_deref().and_then(systemd_unit).map(str::to_owned),
                 container_id: details.container_id.clone(),
                 pod_uid: details.pod_uid.clone(),
-                service_ports: None,
+                service_ports: live.entry.service_ports.clone(),
             });
             live.entry.described_at = Some(now);
         }
@@ -313,6 +359,9 @@ fn set_definition(live: &mut Live, mut details: Details, redactor: &Redactor) {
     let command_line = render(&raw, redactor).unwrap_or_else(|| bracketed(&executable_name));
     let process_id = ProcessId::of(&command_line);
     let process = ProcessDefinition { process_id, command_line, executable_name };
-    live.entry.definition = Some(Box::new(Definition { process, details }));
-    (live.entry.described_at, live.entry.matches) = (None, None);
+    let definition = Definition { process, details };
+    if live.entry.definition.as_deref() != Some(&definition) {
+        live.entry.definition = Some(Box::new(definition));
+        (live.entry.described_at, live.entry.matches) = (None, None);
+    }
 }

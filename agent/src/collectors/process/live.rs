@@ -179,12 +179,16 @@ impl Live {
     pub(super) fn update(&mut self, reading: &Reading<'_>, units: Units) -> ProcessSample {
         let stat = &reading.stat;
         // Zombies lose their image and their arguments; what they were is still true.
-        let executed = !stat.is_dead()
-            && (self.image != stat.image || (!self.is_kernel_thread && *self.comm != *stat.comm));
-        if executed {
+        let executed = !stat.is_dead() && self.image != stat.image;
+        let renamed = !stat.is_dead() && !self.is_kernel_thread && *self.comm != *stat.comm;
+        if executed || renamed {
             self.image = stat.image;
             self.comm = stat.comm.into();
-            self.entry.outdate();
+        }
+        match (executed, renamed) {
+            (true, _) => self.entry.outdate(),
+            (false, true) => self.entry.rename(),
+            (false, false) => {}
         }
         self.parent_pid = stat.parent_pid;
         let totals = Totals::of(reading, self.totals.as_ref());

@@ -21,21 +21,24 @@ mod inline;
 mod keys;
 
 use self::clients::{Holds, clients_of};
+use super::titles;
 use crate::profile::Pattern;
 
 /// What stands for a secret.
 pub(super) const MASK: &str = "***";
 
-/// Hides secrets, with the configured patterns besides the built-in rules.
+/// Hides secrets, with the configured patterns besides the built-in rules, and then what changes in
+/// titles: no rule for titles sees a secret.
 #[derive(Debug, Default)]
 pub struct Redactor {
     patterns: Vec<Pattern>,
+    titles: titles::Options,
 }
 
 impl Redactor {
-    /// Built-in rules and `patterns`.
-    pub fn new(patterns: Vec<Pattern>) -> Self {
-        Self { patterns }
+    /// Built-in rules and `patterns`; what is left is shortened by `titles`.
+    pub fn new(patterns: Vec<Pattern>, titles: titles::Options) -> Self {
+        Self { patterns, titles }
     }
 
     /// The arguments joined by single spaces, without their secrets.
@@ -52,7 +55,7 @@ impl Redactor {
         for Pattern(pattern) in &self.patterns {
             line = inline::mask_matches(pattern, &line);
         }
-        line
+        self.titles.shorten(&line).unwrap_or(line)
     }
 }
 

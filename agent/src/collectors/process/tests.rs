@@ -71,6 +71,7 @@ fn setup(root: &Path) -> Setup {
         boot_id: Uuid::from_u128(7),
         bpf: Arc::new(crate::bpf::Bpf::none(crate::bpf::OBJECTS, "a test")),
         redaction_patterns: Vec::new(),
+        titles: crate::collectors::process::titles::Options::default(),
         filesystem: filesystem::Options::default(),
         block_device: block_device::Options::default(),
         network_interface: network_interface::Options::default(),
@@ -285,6 +286,7 @@ fn uptime_and_boot_time() {
     assert_eq!(from_ticks(150, 100), Duration::from_millis(1500));
 }
 
+mod descriptions;
 mod ended;
 mod kernels;
 mod live;

@@ -156,7 +156,7 @@ fn what_is_no_secret_stays() {
 fn configured_patterns_hide_their_group_or_the_match() {
     let patterns = ["--pin (\\d+)", "CARD-\\d+"];
     let patterns = patterns.map(|pattern| Pattern::try_from(pattern.to_owned()).unwrap());
-    let redactor = Redactor::new(patterns.into());
+    let redactor = Redactor::new(patterns.into(), titles::Options::default());
     let line = ["x", "--pin", "1234", "CARD-99", "CARD-", "--pin", "5"];
     assert_eq!(redactor.redact(line.into_iter()), "x --pin *** *** CARD- --pin ***");
 }
