@@ -13,4 +13,5 @@ mod kernel_to_table;
 mod kit;
 mod load_balancer;
 mod outage;
+mod secrets;
 mod thousand_processes;
