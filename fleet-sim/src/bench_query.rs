@@ -145,7 +145,7 @@ async fn fill(
         .fetch_one(&mut *connection)
         .await?;
     let seconds = now.unix_timestamp();
-    let instant = |width: i64| format!("{}", stamp(seconds - seconds.rem_euclid(width)));
+    let instant = |width: i64| stamp(seconds - seconds.rem_euclid(width));
     let text = [
         ("{now}", stamp(seconds)),
         ("{fine}", instant(300)),

@@ -1,7 +1,7 @@
 //! A question reads the chunks of its window and no others, by the database's own count.
 
 use fleet_sim::database::{Engine, TestDatabase};
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::kit::{host, sql};
 
@@ -41,45 +41,49 @@ const QUESTIONS: [(&str, &str, &str); 8] = [
     ),
 ];
 
+async fn fill(db: &mut PgConnection, engine: Engine) {
+    sql(db, "insert into enrollment_tokens (token_id, name, secret_sha256, expires_at)
+        values ('00000000-0000-0000-0000-000000000001', 'test', sha256('x'), now() + interval '1 day')").await;
+    for number in 1..=3 {
+        host(db, number, "host").await;
+    }
+    if engine == Engine::PostgreSql {
+        sql(db, "do $$ declare name text; day timestamptz; begin
+            for name in select series from series loop
+                for day in select generate_series(timestamptz '2026-02-25 00:00+00', '2026-03-25', '1 day') loop
+                    execute format('create table %I partition of %I for values from (%L) to (%L)',
+                        name || '_p' || to_char(day at time zone 'utc', 'YYYYMMDD') || 't000000', name, day, day + interval '1 day');
+                end loop;
+            end loop; end $$").await;
+    }
+    // Something in every hour of four weeks, and roll-ups of it all.
+    sql(db, "insert into process_samples (host_id, sampled_at, instance_id, interval_ms, process_count)
+            select host_id, t, 1, 30000, 1 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
+        insert into host_samples (host_id, sampled_at, interval_ms)
+            select host_id, t, 30000 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
+        insert into process_rollup_5m (host_id, sampled_at, instance_id, first_sampled_at, last_sampled_at, covered_ms, sample_count,
+                memory_usage_samples, memory_swap_samples, thread_count_samples, file_descriptor_samples, process_count_max)
+            select host_id, t, 1, t, t, 1, 1, 0, 0, 0, 0, 1 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
+insert into block_device_samples (host_id, sampled_at, interval_ms, device)
+            select host_id, sampled_at, 30000, 'vda' from host_samples;
+        insert into network_interface_samples (host_id, sampled_at, interval_ms, interface)
+            select host_id, sampled_at, 30000, 'eth0' from host_samples;
+        insert into host_rollup_5m (host_id, sampled_at, first_sampled_at, last_sampled_at, sample_count, covered_ms,
+                load_1m_samples, load_5m_samples, load_15m_samples, memory_total_samples, memory_used_samples,
+                memory_available_samples, memory_free_samples, swap_total_samples, swap_used_samples, agent_memory_usage_samples,
+                agent_spool_reports_samples, agent_spool_bytes_samples, processes_running_samples, processes_total_samples)
+            select host_id, sampled_at, sampled_at, sampled_at, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 from host_samples;
+        insert into host_rollup_1h select * from host_rollup_5m;
+                    insert into process_rollup_1h select * from process_rollup_5m;
+        update rollup_watermark set expanded = '2026-03-24', horizon = '2026-03-24'").await;
+}
+
 #[tokio::test]
 async fn a_question_reads_the_chunks_of_its_window_and_no_others() {
     for engine in Engine::ALL {
         let database = TestDatabase::create(engine).await.unwrap();
         let mut db = database.connect().await.unwrap();
-        sql(&mut db, "insert into enrollment_tokens (token_id, name, secret_sha256, expires_at)
-            values ('00000000-0000-0000-0000-000000000001', 'test', sha256('x'), now() + interval '1 day')").await;
-        for number in 1..=3 {
-            host(&mut db, number, "host").await;
-        }
-        if engine == Engine::PostgreSql {
-            sql(&mut db, "do $$ declare name text; day timestamptz; begin
-                for name in select series from series loop
-                    for day in select generate_series(timestamptz '2026-02-25 00:00+00', '2026-03-25', '1 day') loop
-                        execute format('create table %I partition of %I for values from (%L) to (%L)',
-                            name || '_p' || to_char(day at time zone 'utc', 'YYYYMMDD') || 't000000', name, day, day + interval '1 day');
-                    end loop;
-                end loop; end $$").await;
-        }
-        // Something in every hour of four weeks, and roll-ups of it all.
-        sql(&mut db, "insert into process_samples (host_id, sampled_at, instance_id, interval_ms, process_count)
-                select host_id, t, 1, 30000, 1 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
-            insert into host_samples (host_id, sampled_at, interval_ms)
-                select host_id, t, 30000 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
-            insert into process_rollup_5m (host_id, sampled_at, instance_id, first_sampled_at, last_sampled_at, covered_ms, sample_count,
-                    memory_usage_samples, memory_swap_samples, thread_count_samples, file_descriptor_samples, process_count_max)
-                select host_id, t, 1, t, t, 1, 1, 0, 0, 0, 0, 1 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
-insert into block_device_samples (host_id, sampled_at, interval_ms, device)
-                select host_id, sampled_at, 30000, 'vda' from host_samples;
-            insert into network_interface_samples (host_id, sampled_at, interval_ms, interface)
-                select host_id, sampled_at, 30000, 'eth0' from host_samples;
-            insert into host_rollup_5m (host_id, sampled_at, first_sampled_at, last_sampled_at, sample_count, covered_ms,
-                    load_1m_samples, load_5m_samples, load_15m_samples, memory_total_samples, memory_used_samples,
-                    memory_available_samples, memory_free_samples, swap_total_samples, swap_used_samples, agent_memory_usage_samples,
-                    agent_spool_reports_samples, agent_spool_bytes_samples, processes_running_samples, processes_total_samples)
-                select host_id, sampled_at, sampled_at, sampled_at, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 from host_samples;
-            insert into host_rollup_1h select * from host_rollup_5m;
-                        insert into process_rollup_1h select * from process_rollup_5m;
-            update rollup_watermark set expanded = '2026-03-24', horizon = '2026-03-24'").await;
+        fill(&mut db, engine).await;
         for (question, from, to) in QUESTIONS {
             let stamp = |at: &str| format!("timestamptz '2026-03-{at}+00'");
             for hosts in ["null", "array['00000000-0000-0000-0000-000000000001']::uuid[]"] {

@@ -83,7 +83,7 @@ async fn what_ended_and_how() {
         assert_eq!(rows(&by_cpu), [killed.clone(), many.clone(), job.clone(), failed.clone()]);
         let id = shared_model::ProcessId::of("killed").0.simple().to_string();
         let process = api.get(&format!("/v1/exits?{WINDOW}&process_id={id}")).await;
-        assert_eq!(rows(&process), [killed.clone()]);
+        assert_eq!(rows(&process), std::slice::from_ref(&killed));
         let one = api.get(&format!("/v1/exits?{WINDOW}&host=one&instance_id=11")).await;
         assert_eq!(rows(&one), [job]);
         let page = api.get(&format!("/v1/exits?{WINDOW}&limit=2&after=1")).await;

@@ -301,29 +301,33 @@ async fn a_gap_is_a_gap_at_every_resolution() {
                 .filter(|point| point["sample_count"] == 0);
             assert_eq!(gaps.count(), 240 / width, "{step}");
         }
-        // Between samples, one point that is as long as the gap.
-        let around = window(at(958), at(1202));
-        let raw = api.get(&format!("/v1/hosts/host-1/instances/2/samples?{around}")).await;
-        let samples: Vec<Value> = raw["samples"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|point| json!([point["sample_count"], point["interval_ms"], point["cpu_user_us"]]))
-            .collect();
-        assert_eq!(
-            samples,
-            [
-                json!([1, 30_000, cpu(1, 2, 959)]),
-                json!([1, 30_000, cpu(1, 2, 960)]),
-                json!([0, 7_200_000, null]),
-                json!([1, 30_000, cpu(1, 2, 1201)]),
-                json!([1, 30_000, cpu(1, 2, 1202)]),
-            ]
-        );
-        assert_eq!(raw["process"]["command_line"], "command 2");
+        raw_series_with_a_gap(&api).await;
         let whole = api.get(&format!("/v1/hosts/host-2/samples?{day}&step=1h")).await;
         assert_eq!(whole["coverage"]["complete"], true, "{}", whole["coverage"]);
     }
+}
+
+async fn raw_series_with_a_gap(api: &Api) {
+    // Between samples, one point that is as long as the gap.
+    let around = window(at(958), at(1202));
+    let raw = api.get(&format!("/v1/hosts/host-1/instances/2/samples?{around}")).await;
+    let samples: Vec<Value> = raw["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|point| json!([point["sample_count"], point["interval_ms"], point["cpu_user_us"]]))
+        .collect();
+    assert_eq!(
+        samples,
+        [
+            json!([1, 30_000, cpu(1, 2, 959)]),
+            json!([1, 30_000, cpu(1, 2, 960)]),
+            json!([0, 7_200_000, null]),
+            json!([1, 30_000, cpu(1, 2, 1201)]),
+            json!([1, 30_000, cpu(1, 2, 1202)]),
+        ]
+    );
+    assert_eq!(raw["process"]["command_line"], "command 2");
 }
 
 fn process_id(command_line: &str) -> String {
