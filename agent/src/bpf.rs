@@ -8,7 +8,7 @@
 //! A new program file costs itself and a line in [`OBJECTS`]. Records of iterators and rings begin with
 //! their own length, a native `u32`; [`Bpf::read_iterator`] and [`Bpf::drain`] cut by it.
 //!
-//! Nothing here is `unsafe`: the loader keeps that to itself, and records are read as bytes.
+//! The loader keeps what is `unsafe` to itself, and records are read as bytes; one call of the allocator remains.
 
 pub mod records;
 
@@ -157,6 +157,7 @@ impl Bpf {
             }
             Err(reason) => Self::none(objects, &reason),
         };
+        give_memory_back();
         if bpf.objects.is_empty() {
             let reason = bpf.refused.first().map_or("", |(_, reason)| reason.as_str());
             tracing::info!(reason, "no BPF here: everything is read from /proc and netlink");
@@ -399,6 +400,23 @@ fn cut(text: &str) -> String {
     let head = text.floor_char_boundary(MAX_REASON_BYTES / 3);
     let tail = text.ceil_char_boundary(text.len() - MAX_REASON_BYTES / 2);
     format!("{} … {}", &text[..head], &text[tail..])
+}
+
+/// The kernel's types take 25 MiB while they are read. They are freed by now, but the allocator keeps
+/// them for ever; the agent will never need as much again.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        #[expect(unsafe_code, reason = "no safe wrapper of malloc_trim(3)")]
+        // SAFETY: the declaration is that of malloc_trim(3), which may be called at any time from any
+        // thread, with any number, and touches nothing but the allocator's own free memory.
+        unsafe {
+            unsafe extern "C" {
+                fn malloc_trim(pad: usize) -> i32;
+            }
+            malloc_trim(0);
+        }
+    }
 }
 
 #[cfg(test)]
