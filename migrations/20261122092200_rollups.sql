@@ -186,22 +186,35 @@ $$;
 create table maintenance_steps (
     step        text        primary key,
     started_at  timestamptz not null,
-    finished_at timestamptz,              -- null: under way, or cut short
-    items       bigint,                   -- what the step counts: partitions, buckets, rows
+    finished_at timestamptz,              -- of the last success
+    items       bigint      not null default 0, -- what that counts: partitions, buckets, rows
+    failures    bigint      not null default 0, -- since then
     failed_at   timestamptz,
     error       text                      -- the operation that failed; never data
 );
 
--- When no instance refers to a process any more it is marked first and removed a day later, unless
--- somebody describes it meanwhile.
+-- The series as the worker measured them last.
+create table maintenance_tables (
+    series      text        primary key,
+    partitions  integer     not null,
+    compressed  integer     not null,
+    bytes       bigint      not null,     -- indexes included
+    begins_at   timestamptz,              -- of the oldest partition
+    ends_at     timestamptz,              -- of the newest
+    measured_at timestamptz not null
+);
+
+-- When no instance refers to a process any more it is marked first and removed a week later, unless
+-- somebody describes it meanwhile (store/collection.rs).
 alter table processes add column unreferenced_since timestamptz;
+create index process_instances_described_at on process_instances (described_at);
 create index processes_unreferenced_since on processes (unreferenced_since) where unreferenced_since is not null;
 
 do $$
 begin
     if exists (select from pg_roles where rolname = 'procfleet_reader') then
         grant select on process_rollup_5m, process_rollup_1h, host_rollup_5m, host_rollup_1h,
-            rollup_watermark, rollup_dirty, maintenance_steps, maintenance_lease to procfleet_reader;
+            rollup_watermark, rollup_dirty, maintenance_steps, maintenance_tables, maintenance_lease to procfleet_reader;
     end if;
 exception when insufficient_privilege then
     raise notice 'nothing granted to procfleet_reader: %', sqlerrm;

@@ -8,7 +8,8 @@
 -- Each function builds its statement from pieces of the window (procfleet_pieces) with the bounds
 -- as constants, so that the planner leaves out every chunk outside them; hypertables and native
 -- partitions alike. Everything put into a statement's text is a constant, or quoted by format().
--- Those that sum over a fleet get the memory to do so without sorting on disk.
+-- Those that sum over a fleet get the memory to do so without sorting on disk, and no JIT, whose
+-- compilation takes longer than it saves; a function with settings is parallel restricted.
 
 -- Hosts that carry every label of the selector, such as {"env": "prod"}; null without a selector.
 create function procfleet_hosts_with(selector jsonb) returns uuid[] language sql stable parallel safe as $$
@@ -370,7 +371,7 @@ create type procfleet_usage as (
 create function procfleet_top(
     hosts uuid[], window_from timestamptz, window_to timestamptz, resource text,
     subject text default 'instance', max_rows bigint default 20, skip_rows bigint default 0
-) returns setof procfleet_usage language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
+) returns setof procfleet_usage language plpgsql stable parallel restricted set work_mem = '64MB' set jit = off as $function$
 declare
     asked uuid[] := coalesce(hosts, procfleet_hosts_with('{}'));
     subjects text := case subject
@@ -714,7 +715,7 @@ create function procfleet_compare(
     instance_count bigint, base_instance_count bigint,
     first_sampled_at timestamptz, last_sampled_at timestamptz,
     base_first_sampled_at timestamptz, base_last_sampled_at timestamptz
-) language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
+) language plpgsql stable parallel restricted set work_mem = '64MB' set jit = off as $function$
 declare
     asked uuid[] := coalesce(hosts, procfleet_hosts_with('{}'));
     side text := $sql$
@@ -783,7 +784,7 @@ create function procfleet_connections(
     local_address inet, local_port integer, remote_address inet, remote_port integer,
     sample_count bigint, connection_count_max integer, receive_bytes bigint, transmit_bytes bigint, retransmits bigint,
     first_sampled_at timestamptz, last_sampled_at timestamptz
-) language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
+) language plpgsql stable parallel restricted set work_mem = '64MB' set jit = off as $function$
 begin
     return query execute format($sql$
         with talks as (
@@ -831,7 +832,7 @@ create function procfleet_exits(
     process_count integer, failed_count integer,
     cpu_user_us bigint, cpu_system_us bigint, memory_usage_bytes_max bigint, disk_read_bytes bigint, disk_write_bytes bigint,
     network_receive_bytes bigint, network_transmit_bytes bigint
-) language plpgsql stable parallel restricted set work_mem = '64MB' as $function$
+) language plpgsql stable parallel restricted set work_mem = '64MB' set jit = off as $function$
 begin
     return query execute format($sql$
         with ended as (

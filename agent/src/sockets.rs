@@ -32,7 +32,9 @@ use std::io;
 use std::sync::Arc;
 
 use shared_model::limits::MAX_COUNTER;
-use shared_model::{ConnectionSample, FieldSource, InstanceId, ProcessSample, Tier};
+use shared_model::{
+    ConnectionSample, FieldSource, InstanceId, ProcessSample, Tier, TransportProtocol,
+};
 use uuid::Uuid;
 
 use self::ledger::Ledger;
@@ -42,6 +44,9 @@ use crate::bpf::{Bpf, BpfError};
 use crate::procfs::Root;
 
 pub use self::socket::{Counters, Socket};
+
+/// Of the kernel's default range (`net.ipv4.ip_local_port_range`).
+const FIRST_EPHEMERAL_PORT: u16 = 32_768;
 
 /// A process that lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +84,8 @@ pub struct NetworkUse {
     pub external: Option<Traffic>,
     /// See [`shared_model::Report::connections`].
     pub connections: Vec<ConnectionSample>,
-    /// TCP ports that a process listens on, ascending, by process id.
+    /// Ports that a process listens on (TCP) or is bound to without a peer (UDP, below the ephemeral ports),
+    /// ascending, by process id.
     pub listening: HashMap<u32, Vec<u16>>,
 }
 
@@ -119,6 +125,11 @@ impl Sockets {
         };
         let bpf = Arc::clone(bpf);
         Self { ledger: Ledger::default(), bpf, source, failure_logged: false }
+    }
+
+    /// Whether connections that begin and end between two readings are seen with their owner.
+    pub fn sees_moments(&self) -> bool {
+        matches!(self.source, Source::Traced(_))
     }
 
     /// Where the fields come from, for the report.
@@ -170,13 +181,33 @@ impl Sockets {
     }
 }
 
+/// Whether a socket waits for whoever comes: it listens, or it is bound to a port that no program gets by chance.
+fn is_service(socket: &Socket) -> bool {
+    match socket.protocol {
+        TransportProtocol::Tcp => socket.state == diag::TCP_LISTEN,
+        TransportProtocol::Udp => {
+            socket.remote_port == 0 && (1..FIRST_EPHEMERAL_PORT).contains(&socket.local_port)
+        }
+    }
+}
+
 impl Traffic {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let sum = |one: u64, other: u64| one.saturating_add(other).min(MAX_COUNTER);
+        Self {
+            receive_bytes: sum(self.receive_bytes, other.receive_bytes),
+            transmit_bytes: sum(self.transmit_bytes, other.transmit_bytes),
+        }
+    }
+
     /// Adds what is known of a row.
     fn add(&mut self, row: &ConnectionSample) {
-        let sum =
-            |one: u64, other: Option<u64>| one.saturating_add(other.unwrap_or(0)).min(MAX_COUNTER);
-        self.receive_bytes = sum(self.receive_bytes, row.receive_bytes);
-        self.transmit_bytes = sum(self.transmit_bytes, row.transmit_bytes);
+        *self = self.plus(Self {
+            receive_bytes: row.receive_bytes.unwrap_or(0),
+            transmit_bytes: row.transmit_bytes.unwrap_or(0),
+        });
     }
 }
 
@@ -195,9 +226,6 @@ impl NetworkUse {
     /// What is left after [`Self::join`], summed. `None`: unknown.
     pub fn of_ended(&self) -> Option<Traffic> {
         let by_instance = self.by_instance.as_ref()?;
-        Some(by_instance.values().fold(Traffic::default(), |sum, one| Traffic {
-            receive_bytes: sum.receive_bytes.saturating_add(one.receive_bytes).min(MAX_COUNTER),
-            transmit_bytes: sum.transmit_bytes.saturating_add(one.transmit_bytes).min(MAX_COUNTER),
-        }))
+        Some(by_instance.values().fold(Traffic::default(), |sum, one| sum.plus(*one)))
     }
 }

@@ -10,6 +10,7 @@ pub mod connections;
 pub mod enrollment_tokens;
 pub mod exits;
 pub mod hosts;
+pub mod maintenance;
 pub mod params;
 pub mod processes;
 pub mod runs;
@@ -70,6 +71,7 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(exits::routes())
         .merge(processes::routes())
         .merge(runs::routes())
+        .merge(maintenance::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())
 }

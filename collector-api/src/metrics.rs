@@ -51,10 +51,18 @@ pub const MAINTENANCE_LEADER: &str = "procfleet_maintenance_leader";
 pub const MAINTENANCE_CLOCK_LAG: &str = "procfleet_maintenance_clock_lag_seconds";
 /// Passes that did not believe the database's clock.
 pub const MAINTENANCE_CLOCK_HELD: &str = "procfleet_maintenance_clock_held_total";
-/// Partitions made and dropped; `change`, `table`.
+/// Partitions made, dropped and compressed; `change`, `table`.
 pub const MAINTENANCE_PARTITIONS: &str = "procfleet_maintenance_partitions_total";
 /// Buckets rolled up, again included; `width`.
 pub const MAINTENANCE_BUCKETS: &str = "procfleet_maintenance_rolled_up_buckets_total";
+/// How far the roll-ups of 5 minutes are behind the database's clock.
+pub const MAINTENANCE_ROLLUP_LAG: &str = "procfleet_maintenance_rollup_lag_seconds";
+/// Marks of buckets that wait to be rolled up.
+pub const MAINTENANCE_MARKS: &str = "procfleet_maintenance_rollup_marks";
+/// Size on disk with indexes, at the worker's last look; `table`.
+pub const MAINTENANCE_TABLE_BYTES: &str = "procfleet_maintenance_table_bytes";
+/// Partitions, at the worker's last look; `table`.
+pub const MAINTENANCE_TABLE_PARTITIONS: &str = "procfleet_maintenance_table_partitions";
 
 /// Buckets of every `_seconds` histogram.
 const SECONDS: [f64; 12] =
@@ -103,4 +111,8 @@ fn describe() {
     describe_counter!(MAINTENANCE_CLOCK_HELD, "Passes that did not believe the database's clock");
     describe_counter!(MAINTENANCE_PARTITIONS, "Partitions made and dropped");
     describe_counter!(MAINTENANCE_BUCKETS, "Buckets rolled up");
+    describe_gauge!(MAINTENANCE_ROLLUP_LAG, Unit::Seconds, "How far roll-ups are behind");
+    describe_gauge!(MAINTENANCE_MARKS, "Marks of buckets that wait to be rolled up");
+    describe_gauge!(MAINTENANCE_TABLE_BYTES, Unit::Bytes, "Size of a series with its indexes");
+    describe_gauge!(MAINTENANCE_TABLE_PARTITIONS, "Partitions of a series");
 }

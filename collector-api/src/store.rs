@@ -3,6 +3,8 @@
 pub mod api_keys;
 pub mod authorities;
 pub mod certificates;
+pub mod collection;
+pub mod compression;
 pub mod connections;
 pub mod copy;
 pub mod coverage;
@@ -18,6 +20,7 @@ pub mod maintenance;
 pub mod migrate;
 pub mod nodelay;
 pub mod processes;
+pub mod progress;
 pub mod question;
 pub mod records;
 pub mod reports;
@@ -25,6 +28,7 @@ pub mod rollups;
 pub mod runs;
 pub mod samples;
 pub mod series;
+pub mod sizes;
 pub mod usage;
 
 use std::str::FromStr;

@@ -47,6 +47,7 @@ use self::ended::Ended;
 use self::exits::{Clock, Exits};
 use self::files::{Files, Reading};
 use self::live::{Live, Totals, Units};
+use self::network::Lifetimes;
 use super::{Batch, CollectError, Collector, Setup, Tick};
 use crate::bpf::{Bpf, records};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root, amount_of, fields, lines, parse_u64};
@@ -77,6 +78,7 @@ struct Processes {
     dictionary: Dictionary,
     ended: Ended,
     sockets: Sockets,
+    lifetimes: Lifetimes,
     exits: Exits,
     previous: Option<Walk>,
     /// Between the last two walks.
@@ -145,6 +147,7 @@ impl Processes {
             table: Table::new(),
             dictionary: Dictionary::new(setup),
             ended: Ended::default(),
+            lifetimes: Lifetimes::default(),
             sockets: Sockets::new(&setup.root, &setup.bpf, setup.boot_id),
             exits: Exits::new(setup, units),
             previous: None,
@@ -168,6 +171,7 @@ impl Collector for Processes {
         let ended = self.cpu_of_ended();
         let rows = (&mut self.rows[..], &self.pids[..]);
         let network = network::read(&mut self.sockets, rows, tick, self.interval);
+        self.lifetimes.add(&network, &self.rows);
         if network.by_instance.is_some() || !network.listening.is_empty() {
             Dictionary::listen(&mut self.table, &network.listening);
         }
@@ -180,6 +184,7 @@ impl Collector for Processes {
         let described: Vec<bool> =
             kept.iter().zip(named).map(|(kept, named)| *kept || named).collect();
         self.describe(tick, &described, batch)?;
+        self.lifetimes.complete(&mut batch.exits, &self.rows, self.sockets.sees_moments());
         let left_over = self.rows.iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(row, _)| row);
         let mut residual = selection::residual(left_over, ended);
         network::add_ended(&mut residual, network.of_ended());

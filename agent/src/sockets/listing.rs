@@ -22,7 +22,7 @@ use super::ledger::Ledger;
 use super::namespaces::{self, Doors, Namespace, Namespaces};
 use super::netlink::{self, Netlink};
 use super::socket::{Counters, Socket};
-use super::{NetworkUse, Options, Process, SocketsError, addresses};
+use super::{NetworkUse, Options, Process, SocketsError, addresses, is_service};
 use crate::metrics::{NAMESPACES_UNREAD, SOCKET_ENDS_LOST};
 
 /// Queue of connections that ended: about 1 KiB each, memory only while they wait.
@@ -79,7 +79,7 @@ impl Listing {
         self.open_own()?;
         let mut found = Found::default();
         for namespace in &namespaces {
-            match self.list(namespace, options.include_idle, &mut found) {
+            match self.list(namespace, &mut found) {
                 Ok(()) => {
                     found.read.insert(namespace.id);
                 }
@@ -90,7 +90,7 @@ impl Listing {
             }
         }
         let ended = self.drain_ends();
-        let surroundings = self.find_owners(ledger, processes, &mut found);
+        let surroundings = self.find_owners(ledger, processes, options, &mut found);
         let mut assembly = Assembly::begin(ledger, &surroundings, options);
         for seen in &found.connections {
             assembly.add(seen, false);
@@ -98,9 +98,9 @@ impl Listing {
         for seen in &ended {
             assembly.add(seen, true);
         }
-        self.read = found.read;
+        self.read = std::mem::take(&mut found.read);
         let mut network = assembly.finish(std::mem::take(&mut self.is_baseline), 0);
-        network.listening = self.listening(&found.listeners);
+        network.listening = self.listening(&found);
         Ok(network)
     }
 
@@ -122,7 +122,7 @@ impl Listing {
     }
 
     /// Reads one namespace.
-    fn list(&mut self, namespace: &Namespace, with_udp: bool, found: &mut Found) -> io::Result<()> {
+    fn list(&mut self, namespace: &Namespace, found: &mut Found) -> io::Result<()> {
         let is_continued =
             self.read.contains(&namespace.id) || (namespace.is_new && !self.is_baseline);
         let past = if is_continued { Counters::BIRTH } else { Counters::default() };
@@ -147,9 +147,7 @@ impl Listing {
                 found.connections.push(Seen::unowned(id, socket, past));
             };
             list_sockets(&mut doors.diag, buffer, family, What::Connections, &mut push)?;
-            if with_udp {
-                list_sockets(&mut doors.diag, buffer, family, What::Udp, &mut push)?;
-            }
+            list_sockets(&mut doors.diag, buffer, family, What::Udp, &mut push)?;
         }
         Ok(())
     }
@@ -184,6 +182,7 @@ impl Listing {
         &mut self,
         ledger: &Ledger,
         processes: &[Process],
+        options: &Options,
         found: &mut Found,
     ) -> Surroundings {
         self.holders.begin(processes);
@@ -197,7 +196,12 @@ impl Listing {
             self.holders.note(socket.inode, socket.uid, socket.local_port);
             ports.entry(socket.local_port).or_default().insert(socket.inode);
         }
-        for Seen { socket, .. } in &found.connections {
+        let is_wanted = |socket: &Socket| {
+            // Sockets for one question to a name server come and go: a search for each is too much.
+            socket.protocol == TransportProtocol::Tcp || is_service(socket) || options.include_idle
+        };
+        let sockets = found.connections.iter().map(|seen| &seen.socket);
+        for socket in sockets.filter(|socket| is_wanted(socket)) {
             self.holders.note(socket.inode, socket.uid, socket.local_port);
         }
         self.holders.resolve(&self.proc, &ports);
@@ -213,10 +217,12 @@ impl Listing {
         Surroundings { listening, addresses: std::mem::take(&mut found.addresses) }
     }
 
-    /// The ports that every process listens on, in order.
-    fn listening(&self, listeners: &[(u32, Socket)]) -> HashMap<u32, Vec<u16>> {
+    /// The ports that every process serves, in order.
+    fn listening(&self, found: &Found) -> HashMap<u32, Vec<u16>> {
         let mut listening: HashMap<u32, Vec<u16>> = HashMap::new();
-        for (_, socket) in listeners {
+        let tcp = found.listeners.iter().map(|(_, socket)| socket);
+        let udp = found.connections.iter().map(|seen| &seen.socket);
+        for socket in tcp.chain(udp).filter(|socket| is_service(socket)) {
             for pid in self.holders.pids(socket.inode) {
                 listening.entry(pid).or_default().push(socket.local_port);
             }

@@ -27,7 +27,7 @@ use super::holders::Owner;
 use super::ledger::Ledger;
 use super::namespaces::Namespaces;
 use super::socket::Counters;
-use super::{NetworkUse, Options, Process, SocketsError};
+use super::{NetworkUse, Options, Process, SocketsError, is_service};
 use crate::bpf::Bpf;
 use crate::metrics::{DATAGRAM_SOCKETS_SHED, SOCKET_ENDS_LOST};
 
@@ -60,6 +60,8 @@ struct Found {
     /// (listener, process id).
     listeners: Vec<(Seen, u32)>,
     datagram_sockets: HashSet<u64>,
+    /// (port, process id) of UDP sockets without a peer.
+    bound: Vec<(u16, u32)>,
     places: HashMap<u64, (usize, u32)>,
 }
 
@@ -136,6 +138,9 @@ impl Traced {
             let pid = record.pid;
             match (record.socket.protocol, record.socket.state) {
                 (TransportProtocol::Udp, _) => {
+                    if is_service(&record.socket) {
+                        found.bound.push((record.socket.local_port, pid));
+                    }
                     found.datagram_sockets.insert(record.socket.cookie);
                 }
                 // Not connected, or its end was told.
@@ -224,8 +229,9 @@ impl Found {
 
     fn listening(&self) -> HashMap<u32, Vec<u16>> {
         let mut listening: HashMap<u32, Vec<u16>> = HashMap::new();
-        for (seen, pid) in &self.listeners {
-            listening.entry(*pid).or_default().push(seen.socket.local_port);
+        let tcp = self.listeners.iter().map(|(seen, pid)| (seen.socket.local_port, *pid));
+        for (port, pid) in tcp.chain(self.bound.iter().copied()) {
+            listening.entry(pid).or_default().push(port);
         }
         for ports in listening.values_mut() {
             ports.sort_unstable();

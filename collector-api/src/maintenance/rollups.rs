@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::metrics::{MAINTENANCE_BUCKETS, MAINTENANCE_FAILURES};
+use crate::metrics::{
+    MAINTENANCE_BUCKETS, MAINTENANCE_FAILURES, MAINTENANCE_MARKS, MAINTENANCE_ROLLUP_LAG,
+};
 use crate::store::failure::Failure;
 use crate::store::maintenance::{MaintenanceConnection, MaintenanceError};
 use crate::store::rollups::Width;
@@ -14,10 +16,11 @@ use crate::store::rollups::Width;
 const BUDGET: Duration = Duration::from_secs(20);
 
 /// Computes until nothing is marked or the time is up. `late`: also what was computed before.
+/// Returns how many buckets.
 pub(super) async fn run(
     connection: &mut MaintenanceConnection,
     late: bool,
-) -> Result<(), MaintenanceError> {
+) -> Result<u64, MaintenanceError> {
     let deadline = Instant::now() + BUDGET;
     match connection.advance_horizon().await {
         Err(MaintenanceError::Store(error)) if error.failure() == Failure::Contention => {
@@ -26,21 +29,27 @@ pub(super) async fn run(
         }
         result => drop(result?),
     }
+    let mut buckets = 0;
     while connection.expand().await? {
-        drain(connection, false, deadline).await?;
+        buckets += drain(connection, false, deadline).await?;
     }
-    drain(connection, false, deadline).await?;
+    buckets += drain(connection, false, deadline).await?;
     if late {
-        drain(connection, true, deadline).await?;
+        buckets += drain(connection, true, deadline).await?;
     }
-    Ok(())
+    let (lag, waiting) = connection.rollup_lag().await?;
+    metrics::gauge!(MAINTENANCE_ROLLUP_LAG).set(lag);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::gauge!(MAINTENANCE_MARKS).set(waiting as f64);
+    Ok(buckets)
 }
 
 async fn drain(
     connection: &mut MaintenanceConnection,
     is_late: bool,
     deadline: Instant,
-) -> Result<(), MaintenanceError> {
+) -> Result<u64, MaintenanceError> {
+    let mut buckets = 0;
     for (width, label) in [(Width::Fine, "5m"), (Width::Hour, "1h")] {
         while Instant::now() < deadline {
             let computed = match connection.roll_up(width, is_late).await {
@@ -54,10 +63,11 @@ async fn drain(
             };
             connection.renew().await?;
             metrics::counter!(MAINTENANCE_BUCKETS, "width" => label).increment(computed as u64);
+            buckets += computed as u64;
             if computed == 0 {
                 break;
             }
         }
     }
-    Ok(())
+    Ok(buckets)
 }

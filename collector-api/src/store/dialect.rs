@@ -6,7 +6,8 @@
 //! | ahead | a sentinel row, inserted and deleted, makes it | `CREATE TABLE … (LIKE …)` and `ATTACH` |
 //! | retention | `drop_chunks` | `DETACH … CONCURRENTLY`, then `DROP` |
 //!
-//! Pieces begin at multiples of the series' width since the Unix epoch, on both. Making them ahead
+//! Pieces begin at multiples of the series' width since the Unix epoch, on both, whole hours; after the
+//! width changed, a new piece ends where one of the old width is in its way. Making them ahead
 //! matters: a chunk is made under a lock that all writers of the table wait for. `ATTACH` takes the
 //! same weak lock as that, `PARTITION OF` would shut readers out.
 
@@ -25,6 +26,8 @@ use super::series::{SERIES, Series};
 pub(super) const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
 /// Held while a partition is made, so that two replicas do not make it twice.
 const PARTITION_LOCK: i64 = 0x7072_6f63_7061_7274;
+/// Pieces begin and end at multiples of it.
+const HOUR: Duration = Duration::from_hours(1);
 /// Native partitions are called `<series>_p<begin>`, UTC.
 const PARTITION_NAME: &[BorrowedFormatItem<'_>] =
     format_description!("p[year][month][day]t[hour][minute][second]");
@@ -57,6 +60,8 @@ pub struct Partition {
     pub ends_at: Timestamp,
     /// Table name, quoted and qualified where needed.
     pub table: String,
+    /// Its rows are in the columnstore.
+    pub is_compressed: bool,
 }
 
 impl Dialect {
@@ -92,7 +97,7 @@ impl Dialect {
         let statement = match self {
             Self::TimescaleDb { .. } => {
                 "/* store::dialect::list_partitions */
-                select range_start, range_end, format('%I.%I', chunk_schema, chunk_name)
+                select range_start, range_end, format('%I.%I', chunk_schema, chunk_name), is_compressed
                 from timescaledb_information.chunks
                 where hypertable_schema = current_schema and hypertable_name = $1
                 order by range_start"
@@ -101,7 +106,7 @@ impl Dialect {
             Self::PostgreSql => {
                 "/* store::dialect::list_partitions */
                 select (regexp_match(bound, 'FROM \\(''([^'']+)''\\)'))[1]::timestamptz,
-                    (regexp_match(bound, 'TO \\(''([^'']+)''\\)'))[1]::timestamptz, name
+                    (regexp_match(bound, 'TO \\(''([^'']+)''\\)'))[1]::timestamptz, name, false
                 from (
                     select pg_get_expr(child.relpartbound, child.oid) as bound,
                         format('%I', child.relname) as name
@@ -111,14 +116,19 @@ impl Dialect {
                 ) as children order by 1"
             }
         };
-        let rows: Vec<(Timestamp, Timestamp, String)> = sqlx::query_as(statement)
+        let rows: Vec<(Timestamp, Timestamp, String, bool)> = sqlx::query_as(statement)
             .bind(series.name)
             .fetch_all(connection)
             .await
             .map_err(StoreError::of("list_partitions"))?;
         Ok(rows
             .into_iter()
-            .map(|(begins_at, ends_at, table)| Partition { begins_at, ends_at, table })
+            .map(|(begins_at, ends_at, table, is_compressed)| Partition {
+                begins_at,
+                ends_at,
+                table,
+                is_compressed,
+            })
             .collect())
     }
 
@@ -144,9 +154,10 @@ impl Dialect {
         times: impl Iterator<Item = Timestamp>,
     ) -> Result<(), StoreError> {
         let width = chunk_width(connection, series).await?;
-        let begins: BTreeSet<_> = times.map(|time| aligned(time, width)).collect();
-        for begin in begins {
-            self.ensure_piece(connection, series, begin, width).await?;
+        // One per hour is enough: pieces begin and end at whole hours.
+        let hours: BTreeSet<_> = times.map(|time| aligned(time, HOUR)).collect();
+        for hour in hours {
+            self.ensure_piece(connection, series, hour, width).await?;
         }
         Ok(())
     }
@@ -160,25 +171,28 @@ impl Dialect {
         until: Timestamp,
     ) -> Result<u32, StoreError> {
         let width = chunk_width(connection, series).await?;
-        let (mut begin, mut made) = (aligned(from, width), 0);
-        while begin <= until {
-            made += u32::from(self.ensure_piece(connection, series, begin, width).await?);
-            begin += width;
+        let (mut at, mut made) = (from, 0);
+        while at <= until {
+            let (end, is_new) = self.ensure_piece(connection, series, at, width).await?;
+            made += u32::from(is_new);
+            at = end;
         }
         Ok(made)
     }
 
+    /// Makes the piece that `at` falls into. Returns its end, and whether it was missing.
     async fn ensure_piece(
         self,
         connection: &mut PgConnection,
         series: &Series,
-        begin: Timestamp,
+        at: Timestamp,
         width: Duration,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(Timestamp, bool), StoreError> {
         let known = self.list_partitions(connection, series).await?;
-        if known.iter().any(|piece| piece.begins_at <= begin && begin < piece.ends_at) {
-            return Ok(false);
+        if let Some(piece) = known.iter().find(|p| p.begins_at <= at && at < p.ends_at) {
+            return Ok((piece.ends_at, false));
         }
+        let (begin, end) = free_range(&known, at, width);
         let mut transaction =
             connection.begin().await.map_err(StoreError::of("ensure_piece.begin"))?;
         execute(&mut transaction, LOCK_TIMEOUT.into()).await?;
@@ -192,10 +206,10 @@ impl Dialect {
                         .map_err(StoreError::of("ensure_piece.sentinel"))?;
                 }
             }
-            Self::PostgreSql => attach(&mut transaction, series, begin, width).await?,
+            Self::PostgreSql => attach(&mut transaction, series, begin, end).await?,
         }
         transaction.commit().await.map_err(StoreError::of("ensure_piece.commit"))?;
-        Ok(true)
+        Ok((end, true))
     }
 
     /// Removes pieces of `series` that end at or before `floor`. The floor was moved there before,
@@ -271,7 +285,7 @@ async fn attach(
     transaction: &mut PgConnection,
     series: &Series,
     begin: Timestamp,
-    width: Duration,
+    end: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query!("/* store::dialect::attach */ select pg_advisory_xact_lock($1)", PARTITION_LOCK)
         .execute(&mut *transaction)
@@ -287,7 +301,7 @@ async fn attach(
     if exists {
         return Ok(());
     }
-    let (from, to) = (quoted(begin), quoted(begin + width));
+    let (from, to) = (quoted(begin), quoted(end));
     for statement in [
         format!("create table {name} (like {parent} including defaults including constraints)"),
         format!(
@@ -349,6 +363,15 @@ async fn chunk_width(
     Ok(Duration::from_secs(seconds.max(1).cast_unsigned()))
 }
 
+/// What a new piece around `at` may span: its width, less what pieces of another width hold.
+fn free_range(known: &[Partition], at: Timestamp, width: Duration) -> (Timestamp, Timestamp) {
+    let begin = aligned(at, width);
+    let before = known.iter().map(|piece| piece.ends_at).filter(|end| *end <= at).max();
+    let after = known.iter().map(|piece| piece.begins_at).filter(|begin| *begin > at).min();
+    let end = begin + width;
+    (before.map_or(begin, |end| end.max(begin)), after.map_or(end, |begin| begin.min(end)))
+}
+
 /// Begin of the piece that `time` falls into.
 fn aligned(time: Timestamp, width: Duration) -> Timestamp {
     let width = width.as_secs().cast_signed();
@@ -363,4 +386,34 @@ fn partition_name(series: &Series, begin: Timestamp) -> String {
 
 fn quoted(time: Timestamp) -> String {
     format!("to_timestamp({})", time.unix_timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn pieces_of_another_width_are_not_overlapped() {
+        let piece = |from: u8, to: u8| {
+            let at = |hour| datetime!(2026-11-22 0:00 UTC) + Duration::from_hours(hour);
+            Partition {
+                begins_at: at(from.into()),
+                ends_at: at(to.into()),
+                table: String::new(),
+                is_compressed: false,
+            }
+        };
+        let day = Duration::from_hours(24);
+        let at = datetime!(2026-11-22 7:30 UTC);
+        let check = |known: &[Partition], from: u8, to: u8| {
+            let expected = piece(from, to);
+            assert_eq!(free_range(known, at, day), (expected.begins_at, expected.ends_at));
+        };
+        check(&[], 0, 24);
+        check(&[piece(0, 6)], 6, 24);
+        check(&[piece(0, 6), piece(12, 18)], 6, 12);
+        check(&[piece(24, 48)], 0, 24);
+    }
 }

@@ -106,19 +106,34 @@ impl<'a> Dictionaries<'a> {
             return Ok(0);
         }
         // A new statement, a new snapshot: it sees what another transaction inserted meanwhile.
-        let collided = sqlx::query_scalar!(
+        let known = sqlx::query!(
             r#"/* store::dictionaries::save_processes */
-            select count(*) as "count!"
+            select count(*) filter (where processes.command_line <> t.line) as "collided!",
+                count(processes.unreferenced_since) as "unreferenced!"
             from unnest($1::uuid[], $2::text[]) as t (process_id, line)
-            join processes using (process_id)
-            where processes.command_line <> t.line"#,
+            join processes using (process_id)"#,
             &ids,
             &lines as _
         )
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(StoreError::of("insert_reports.compare_processes"))?;
-        Ok(collided.cast_unsigned())
+        if known.unreferenced > 0 {
+            // Whoever described it counts on it from now on.
+            sqlx::query!(
+                "/* store::dictionaries::save_processes */
+                update processes set unreferenced_since = null
+                where process_id in (
+                    select process_id from processes
+                    where process_id = any ($1::uuid[]) and unreferenced_since is not null
+                    order by process_id for update)",
+                &ids
+            )
+            .execute(connection)
+            .await
+            .map_err(StoreError::of("insert_reports.keep_processes"))?;
+        }
+        Ok(known.collided.cast_unsigned())
     }
 
     /// The newest description wins. An entry of another run under the same key (a collision of the

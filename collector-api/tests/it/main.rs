@@ -19,4 +19,5 @@ mod openapi;
 mod overload;
 mod poison;
 mod rollups;
+mod upkeep;
 mod verdicts;

@@ -1,5 +1,8 @@
 //! Roll-ups are what the samples add up to, whatever arrived when, and whoever died meanwhile.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use collector_api::maintenance;
@@ -27,7 +30,7 @@ const TABLES: [(&str, &str, &str); 4] = [
     ("host_rollup_1h", "1 hour", include_str!("rollups/hosts.sql")),
 ];
 
-async fn execute(database: &TestDatabase, statement: String) {
+pub(crate) async fn execute(database: &TestDatabase, statement: String) {
     let mut connection = database.connect().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
 }
@@ -74,7 +77,7 @@ async fn assert_expected(database: &TestDatabase) {
 }
 
 /// Does all the work there is.
-async fn settle(database: &TestDatabase, worker: &mut MaintenanceConnection) {
+pub(crate) async fn settle(database: &TestDatabase, worker: &mut MaintenanceConnection) {
     for _ in 0..20 {
         maintenance::work(worker, Duration::ZERO).await.unwrap();
         let left = count(
@@ -275,6 +278,86 @@ async fn roll_ups_outlive_their_samples() {
             where to_jsonb(e) @> to_jsonb(r)";
         let expected = count(&database, "select count(*) from expected_host_rollup_5m").await;
         assert_eq!(count(&database, kept).await, expected);
+        replica.finish().await;
+    }
+}
+
+/// Runs `future` until it has been woken `times` times, then drops it where it stands.
+async fn abort_after<T>(mut times: u32, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if times == 0 {
+            return Poll::Ready(None);
+        }
+        times -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn work_cut_short_anywhere_loses_and_repeats_nothing() {
+    for engine in Engine::ALL {
+        let database = TestDatabase::create(engine).await.unwrap();
+        let replica = Replica::start(&database).await;
+        let host = Host::enroll(&database, 1).await;
+        let now = database_clock(&database).await;
+        execute(
+            &database,
+            "update rollup_watermark set expanded = expanded - interval '3 hours';
+            update series set retention = interval '25 days' where not is_rollup"
+                .into(),
+        )
+        .await;
+        let (mut sequence, mut cuts) = (0, 0);
+        let mut random = Random::new(u64::from(now.microsecond()));
+        // Every 37th place where the work waits for the database, until it gets to its end.
+        for times in (0..).step_by(37) {
+            sequence += 1;
+            let days = [0, 0, 1, 19][usize::try_from(random.below(4)).unwrap()];
+            let record = changed(host.report(sequence), |report| {
+                report.sampled_at = some_time(&mut random, now) - time::Duration::days(days);
+            });
+            let (status, answer) = replica.post_records(host.host_id, &[record]).await;
+            assert_eq!(status, 200, "{answer}");
+            execute(&database, "update maintenance_lease set expires_at = '-infinity'".into())
+                .await;
+            let worker = replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap();
+            let mut worker = worker.unwrap();
+            match abort_after(times, maintenance::work(&mut worker, Duration::ZERO)).await {
+                Some(Ok(())) => break,
+                Some(Err(error)) => panic!("{error:?}"),
+                None => cuts += 1,
+            }
+        }
+        assert!(cuts > 5, "{cuts}");
+        execute(&database, "update maintenance_lease set expires_at = '-infinity'".into()).await;
+        let mut worker =
+            replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap().unwrap();
+        settle(&database, &mut worker).await;
+        let stored = "select count(*) from host_samples";
+        assert_eq!(count(&database, stored).await, i64::try_from(sequence).unwrap());
+        compute_expected(&database).await;
+        assert_expected(&database).await;
+        // Then what is older than a day goes, cut short as well; the roll-ups stay as they are.
+        execute(
+            &database,
+            "update series set retention = interval '3 days' where not is_rollup".into(),
+        )
+        .await;
+        for times in (0..).step_by(37) {
+            execute(&database, "update maintenance_lease set expires_at = '-infinity'".into())
+                .await;
+            let worker = replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap();
+            let mut worker = worker.unwrap();
+            if abort_after(times, maintenance::work(&mut worker, Duration::ZERO)).await.is_some() {
+                break;
+            }
+        }
+        let old =
+            "select count(*) from process_samples where sampled_at < now() - interval '5 days'";
+        assert_eq!(count(&database, old).await, 0);
+        assert_expected(&database).await;
         replica.finish().await;
     }
 }

@@ -42,6 +42,8 @@ use crate::procfs::cgroup::{parse_cgroup, systemd_unit};
 
 /// Ticks for which a process that vanished waits for its exit.
 const MAX_WAITS: u32 = 4;
+/// How often what runs is described again: the server forgets what nobody describes.
+const DESCRIBE_EVERY: Duration = Duration::from_hours(6);
 /// Processes remembered as described, beyond those that live.
 const MAX_DESCRIBED: usize = 4096;
 /// Arguments that the kernel's event holds, bytes: one that is as long was cut.
@@ -68,6 +70,8 @@ pub(super) struct Exits {
     waiting: HashMap<(u32, u64), (Live, u32)>,
     interval: Interval,
     described: HashSet<ProcessId>,
+    /// Time since boot when `described` was empty.
+    described_since: Duration,
     cgroups: Cgroups,
 }
 
@@ -81,6 +85,7 @@ impl Exits {
             waiting: HashMap::new(),
             interval: Interval::default(),
             described: HashSet::new(),
+            described_since: Duration::ZERO,
             cgroups: Cgroups::new(&setup.root.sys),
         }
     }
@@ -147,8 +152,10 @@ impl Exits {
         clock: &Clock,
         batch: &mut Batch,
     ) {
-        if describe_all || self.described.len() > MAX_DESCRIBED {
+        let is_old = clock.uptime.saturating_sub(self.described_since) >= DESCRIBE_EVERY;
+        if describe_all || is_old || self.described.len() > MAX_DESCRIBED {
             self.described.clear();
+            self.described_since = clock.uptime;
         }
         let interval = std::mem::take(&mut self.interval);
         if !interval.ended.is_empty() || !interval.folds.is_empty() {

@@ -1,5 +1,10 @@
 //! Sockets that several processes hold, that are passed on, and a great many of them.
 
+use std::sync::Arc;
+
+use agent::bpf::{Bpf, OBJECTS};
+use agent::procfs::Root;
+use agent::sockets::{Options, Process, Sockets};
 use shared_model::InstanceId;
 
 use super::host::{Host, TIERS, connections_of, traffic_of};
@@ -157,5 +162,31 @@ fn one_process_with_200_000_open_files() {
         let row = report.processes.iter().find(|row| row.instance_id == server.instance_id);
         let descriptors = row.unwrap().file_descriptor_count;
         assert!(descriptors.is_some_and(|number| u64::from(number) > count), "{descriptors:?}");
+    }
+}
+
+#[test]
+fn who_serves_which_port() {
+    let directory = TestDir::new();
+    let path = directory.0.join("listener");
+    let path = path.to_str().unwrap();
+    let (mut one, mut other) = (Peer::start(), Peer::start());
+    let service = one.ask("listen 127.0.0.1:0");
+    let port = service.rsplit(':').next().unwrap().parse().unwrap();
+    other.tell(&format!("take-listener {path}"));
+    one.ask(&format!("give-listener {path}"));
+    other.answer();
+    one.ask("udp-bind 127.7.7.7:2053");
+    other.ask("udp-bind 127.7.7.7:0");
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let boot_id = uuid::Uuid::parse_str(boot_id.trim()).unwrap();
+    let processes =
+        [&one, &other].map(|peer| Process { pid: peer.pid(), instance_id: peer.instance_id });
+    for bpf in [Bpf::load(OBJECTS), Bpf::none(OBJECTS, "not asked for")] {
+        let mut sockets = Sockets::new(&Root::system(), &Arc::new(bpf), boot_id);
+        let network = sockets.read(&processes, &Options::default());
+        assert_eq!(network.listening.get(&one.pid()), Some(&vec![2053, port]));
+        assert_eq!(network.listening.get(&other.pid()), Some(&vec![port]));
+        assert_eq!(network.by_instance, None, "the first reading knows no deltas");
     }
 }

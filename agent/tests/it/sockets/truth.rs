@@ -7,6 +7,7 @@ use shared_model::{ConnectionScope, Direction, InstanceId, Report, TransportProt
 
 use super::host::{Host, TIERS, connections_of, traffic_of};
 use super::peer::{Peer, transfer};
+use crate::support::wait_for;
 
 /// Tier A is exact. Tier B does not know whether a FIN came: a byte.
 fn assert_near(tier: CollectTier, found: Option<u64>, truth: u64, what: &str) {
@@ -123,9 +124,10 @@ fn datagrams() {
 #[test]
 fn a_connection_of_moments_by_a_process_that_is_gone() {
     for tier in TIERS {
-        let (mut server, mut client) = (Peer::start(), Peer::start());
+        let mut server = Peer::start();
         let service = server.ask("listen 127.0.0.1:0");
         let mut host = Host::start(tier);
+        let mut client = Peer::start();
         client.tell(&format!("burst {service} 1048576"));
         server.ask("accept");
         assert_eq!(server.ask("receive-all"), "1048576");
@@ -150,6 +152,18 @@ fn a_connection_of_moments_by_a_process_that_is_gone() {
         assert_eq!(of_client[0].transmit_bytes, Some(1_048_576));
         assert_eq!(of_client[0].direction, Some(Direction::Outbound));
         assert_eq!(of_client[0].remote_port, port_of(&service));
+        // The kernel tells an exit a grace period after it: now, or in one of the next ticks.
+        let mut report = report;
+        let totals = wait_for("its exit", || {
+            let mut exits = std::mem::take(&mut report.exits).into_iter();
+            let exit = exits.find(|exit| exit.instance_id == client.instance_id);
+            if exit.is_none() {
+                report = host.tick();
+            }
+            exit.map(|exit| exit.totals)
+        });
+        let moved = (totals.network_receive_bytes, totals.network_transmit_bytes);
+        assert_eq!(moved, (Some(0), Some(1_048_576)), "in the totals of its life");
     }
 }
 
