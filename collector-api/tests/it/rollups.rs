@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 use crate::kit::{Host, Replica, changed, count};
 
+mod readers;
+
 /// The lock that ingest holds shared.
 const FLOOR_LOCK: i64 = 0x7072_6f63_666c_6f6f;
 const HOSTS: u64 = 3;
@@ -220,7 +222,8 @@ async fn roll_ups_equal_the_samples_after_any_arrival() {
             },
         ));
         let rolling = roll_up_meanwhile(&database, &replica.store, Random::new(seed * 11));
-        tokio::join!(sending, rolling);
+        let reading = readers::assert_told_truly(&database, now, Random::new(seed * 13), 20);
+        tokio::join!(sending, rolling, reading);
         execute(&database, "update maintenance_lease set expires_at = '-infinity'".into()).await;
         let mut worker =
             replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap().unwrap();
@@ -231,6 +234,7 @@ async fn roll_ups_equal_the_samples_after_any_arrival() {
         );
         compute_expected(&database).await;
         assert_expected(&database).await;
+        readers::assert_told_truly(&database, now, Random::new(seed * 17), 20).await;
         replica.finish().await;
     }
 }
