@@ -39,6 +39,7 @@ pub fn document() -> OpenApi {
             [
                 ("hosts", "Hosts and their series"),
                 ("processes", "Who used what, and where a command line ran"),
+                ("maintenance", "How far roll-ups, retention and compression are"),
                 ("access", "API keys and enrolment tokens"),
                 ("agents", "What agents call, on the agent door"),
                 ("health", "For load balancers, Prometheus and programs that write clients"),

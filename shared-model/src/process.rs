@@ -99,7 +99,8 @@ pub struct InstanceDefinition {
     /// Kubernetes pod uid found in `cgroup`, lower-case with dashes (static pods: 32 hex digits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
-    /// TCP ports it listens on, ascending; empty: none, null: unknown. The lowest [`crate::limits::MAX_SERVICE_PORTS`] of them.
+    /// Ports it listens on (TCP) or is bound to without a peer (UDP), ascending; empty: none, null:
+    /// unknown. The lowest [`crate::limits::MAX_SERVICE_PORTS`] of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_ports: Option<Vec<u16>>,
 }

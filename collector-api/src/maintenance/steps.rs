@@ -18,7 +18,7 @@ const MAX_ATTEMPTS: u32 = 3;
 const MAX_BATCHES: u32 = 20;
 
 /// Retention further behind the database's clock than this is told.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(5);
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! an eighth of `effective_cache_size`; within that, wider is better, because every question plans over all
 //! pieces. Widths come from a ladder where each divides the next, so that pieces of different widths
 //! nest. A change concerns pieces that do not exist yet.
+#![expect(clippy::cast_precision_loss, reason = "rates and widths are estimates")]
 
 use shared_model::Timestamp;
 use sqlx::Connection as _;
@@ -67,8 +68,9 @@ impl MaintenanceConnection {
         .await
         .map_err(StoreError::of("measure"))?;
         // A compressed piece says nothing about the size it had in memory.
-        let measured = pieces.iter().zip(&bytes).rev().filter(|(piece, _)| !piece.is_compressed);
-        let rate = measured.filter_map(|(piece, bytes)| bytes_per_hour(piece, *bytes, now)).next();
+        let mut measured =
+            pieces.iter().zip(&bytes).rev().filter(|(piece, _)| !piece.is_compressed);
+        let rate = measured.find_map(|(piece, bytes)| bytes_per_hour(piece, *bytes, now));
         if let Some(rate) = rate {
             self.adapt(series, rate).await?;
         }
