@@ -30,6 +30,7 @@ pub mod traced;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared_model::limits::MAX_COUNTER;
 use shared_model::{
@@ -60,6 +61,8 @@ pub struct Process {
 /// What the caller wants to know.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// The moment, on the monotonic clock.
+    pub now: Duration,
     /// A connection that moved this much is a row of its own.
     pub large_bytes: Option<u64>,
     /// Rows also for connections that moved nothing, and for UDP sockets without counters.
@@ -162,7 +165,7 @@ impl Sockets {
     pub fn read(&mut self, processes: &[Process], options: &Options) -> NetworkUse {
         let ledger = &mut self.ledger;
         let network = match &mut self.source {
-            Source::Traced(traced) => traced.read(ledger, processes, options),
+            Source::Traced(traced) => traced.read(ledger, options),
             Source::Listing(listing) => listing.read(ledger, processes, options),
         };
         match network {

@@ -45,6 +45,8 @@ impl Addresses {
         let own = self.own.as_ref().map(|(id, _)| *id);
         self.tick = self.tick.wrapping_add(1);
         let mut before = std::mem::take(&mut self.foreign);
+        // What ended with its namespace was within the host too.
+        all.extend(before.values().flatten());
         for namespace in namespaces.iter().filter(|namespace| Some(namespace.id) != own) {
             let known = before.remove(&namespace.id);
             let known = known.filter(|_| !self.tick.is_multiple_of(FOREIGN_AFTER));

@@ -186,7 +186,12 @@ impl Holders {
     /// Looks again at the holders of sockets that moved bytes, as far as the budget goes. Comes before
     /// [`Self::note`].
     pub(super) fn check(&mut self, proc: &Path, active: impl Iterator<Item = u32>) {
-        for inode in active.take(CHECKS_PER_TICK) {
+        let active: Vec<u32> = active.collect();
+        // All in turn.
+        let round = usize::try_from(self.tick).unwrap_or(0).wrapping_mul(CHECKS_PER_TICK);
+        let from = round.checked_rem(active.len()).unwrap_or(0);
+        let turn = active.iter().cycle().skip(from).take(CHECKS_PER_TICK.min(active.len()));
+        for &inode in turn {
             let Some(held) = self.sockets.get_mut(&inode) else { continue };
             held.keep(|holder| {
                 let path = proc.join(format!("{}/fd/{}", holder.pid, holder.descriptor));

@@ -39,6 +39,8 @@ pub(super) struct Listing {
     buffer: Vec<u8>,
     /// Namespaces that were read whole in the tick before.
     read: HashSet<u32>,
+    /// The host's in the tick before.
+    addresses: HashSet<IpAddr>,
     is_baseline: bool,
 }
 
@@ -62,6 +64,7 @@ impl Listing {
             holders: Holders::default(),
             buffer: netlink::buffer(),
             read: HashSet::new(),
+            addresses: HashSet::new(),
             is_baseline: true,
         }
     }
@@ -72,7 +75,7 @@ impl Listing {
         processes: &[Process],
         options: &Options,
     ) -> Result<NetworkUse, SocketsError> {
-        let namespaces = self.namespaces.list(&self.proc, processes);
+        let namespaces = self.namespaces.list(&self.proc, processes, options.now);
         if self.namespaces.is_denied || namespaces.is_empty() {
             return Err(SocketsError::Denied);
         }
@@ -214,7 +217,10 @@ impl Listing {
             let known = listening.entry((*namespace, socket.local_port)).or_default();
             *known = known.or(owner);
         }
-        Surroundings { listening, addresses: std::mem::take(&mut found.addresses) }
+        // What ended with its namespace was within the host too.
+        let now = std::mem::take(&mut found.addresses);
+        let before = std::mem::replace(&mut self.addresses, now.clone());
+        Surroundings { listening, addresses: now.into_iter().chain(before).collect() }
     }
 
     /// The ports that every process serves, in order.

@@ -1,8 +1,8 @@
 //! Network namespaces: which there are, and sockets in them.
 //!
 //! A namespace is known by the inode of `/proc/<pid>/ns/net` of the processes in it. The link of a process
-//! is read when it is new, once more in the tick after (programs change their namespace right after their
-//! start), and with all others every [`ALL_AFTER`] ticks.
+//! is read in the ticks of its first [`SETTLED_AFTER`] (programs change their namespace right after their start), and
+//! with all others every [`ALL_AFTER`] ticks.
 //!
 //! A netlink socket stays in the namespace it was opened in, and keeps that namespace alive: so sockets are
 //! kept for the agent's own namespace only. For any other a thread of its own enters it
@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{CWD, readlinkat_raw};
 use rustix::net::netlink::SOCK_DIAG;
@@ -26,10 +27,12 @@ use super::netlink::Netlink;
 use crate::metrics::NAMESPACES_SHED;
 use crate::procfs::parse_u64;
 
+/// A process this old, twice looked at, is taken to stay where it is.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Ticks between two looks at all processes.
 const ALL_AFTER: u32 = 10;
 /// Namespaces read in one tick.
-const MAX_NAMESPACES: usize = 512;
+pub(super) const MAX_NAMESPACES: usize = 512;
 
 /// Which namespaces there are.
 #[derive(Debug, Default)]
@@ -44,8 +47,10 @@ pub(super) struct Namespaces {
 struct Known {
     instance_id: InstanceId,
     namespace: Option<u32>,
-    /// Ticks since its link was read first.
-    age: u32,
+    /// When it was seen first.
+    since: Duration,
+    /// How often its link was read.
+    reads: u32,
 }
 
 /// One namespace.
@@ -55,7 +60,7 @@ pub(super) struct Namespace {
     pub(super) id: u32,
     /// Where to enter it: the link of one of its processes.
     pub(super) link: PathBuf,
-    /// All of its processes are new.
+    /// None of its processes was seen in it before.
     pub(super) is_new: bool,
 }
 
@@ -70,7 +75,12 @@ pub(super) struct Doors {
 
 impl Namespaces {
     /// The namespaces of all processes, the one of the lowest process id first.
-    pub(super) fn list(&mut self, proc: &Path, processes: &[Process]) -> Vec<Namespace> {
+    pub(super) fn list(
+        &mut self,
+        proc: &Path,
+        processes: &[Process],
+        now: Duration,
+    ) -> Vec<Namespace> {
         self.tick = self.tick.wrapping_add(1);
         let read_all = self.tick.is_multiple_of(ALL_AFTER);
         let mut before = std::mem::take(&mut self.of_process);
@@ -81,31 +91,30 @@ impl Namespaces {
             let known = before
                 .remove(&process.pid)
                 .filter(|known| known.instance_id == process.instance_id);
-            let mut now = known.unwrap_or(Known {
-                instance_id: process.instance_id,
-                namespace: None,
-                age: 0,
-            });
             let link = proc.join(process.pid.to_string()).join("ns/net");
-            if now.age < 2 || read_all {
+            let instance_id = process.instance_id;
+            let mut current =
+                known.unwrap_or(Known { instance_id, namespace: None, since: now, reads: 0 });
+            let is_settled =
+                current.reads >= 2 && now.saturating_sub(current.since) >= SETTLED_AFTER;
+            if !is_settled || read_all {
                 match read_link(&link) {
-                    Ok(namespace) => now.namespace = namespace,
+                    Ok(namespace) => current.namespace = namespace,
                     Err(error) => {
                         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
                         denied += usize::from(is_denied);
                     }
                 }
+                current.reads = current.reads.saturating_add(1);
                 read += 1;
             }
-            let is_new = now.age == 0;
-            now.age = now.age.saturating_add(1);
-            self.of_process.insert(process.pid, now);
-            let Some(id) = now.namespace else { continue };
+            self.of_process.insert(process.pid, current);
+            let Some(id) = current.namespace else { continue };
             let namespace = found.entry(id).or_insert_with(|| {
                 order.push(id);
                 Namespace { id, link, is_new: true }
             });
-            namespace.is_new &= is_new;
+            namespace.is_new &= known.is_none_or(|known| known.namespace != Some(id));
         }
         if read > 0 {
             self.is_denied = denied * 2 > read;

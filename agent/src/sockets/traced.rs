@@ -9,6 +9,7 @@
 mod ends;
 pub mod record;
 
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -25,9 +26,9 @@ use super::assembly::{Assembly, Seen, Surroundings};
 use super::diag::{TCP_CLOSE, TCP_LISTEN};
 use super::holders::Owner;
 use super::ledger::Ledger;
-use super::namespaces::Namespaces;
+use super::namespaces::{MAX_NAMESPACES, Namespace};
 use super::socket::Counters;
-use super::{NetworkUse, Options, Process, SocketsError, is_service};
+use super::{NetworkUse, Options, SocketsError, is_service};
 use crate::bpf::Bpf;
 use crate::metrics::{DATAGRAM_SOCKETS_SHED, SOCKET_ENDS_LOST};
 
@@ -45,12 +46,15 @@ pub(super) struct Traced {
     ticks_per_second: u64,
     proc: PathBuf,
     ends: Ends,
-    namespaces: Namespaces,
     addresses: Addresses,
     pub(super) counts_datagrams: bool,
     /// Ends lost, sockets and bytes of datagrams lost, since the programs run.
     lost: [u64; 3],
     is_baseline: bool,
+    /// Kept for its memory: a host with many sockets has them in the next tick too.
+    found: Found,
+    /// The process of the record before: most have several sockets, and its hash is not cheap.
+    latest: Cell<(u32, u64, InstanceId)>,
 }
 
 /// The sockets of one tick, each once.
@@ -62,6 +66,9 @@ struct Found {
     datagram_sockets: HashSet<u64>,
     /// (port, process id) of UDP sockets without a peer.
     bound: Vec<(u16, u32)>,
+    /// Of each namespace, one process that holds a socket of it.
+    holders: HashMap<u32, u32>,
+    latest_namespace: u32,
     places: HashMap<u64, (usize, u32)>,
 }
 
@@ -85,28 +92,29 @@ impl Traced {
             ticks_per_second: rustix::param::clock_ticks_per_second(),
             proc: proc.to_owned(),
             ends,
-            namespaces: Namespaces::default(),
             addresses: Addresses::default(),
             counts_datagrams: is_running("sent") && is_running("received"),
             lost: [0; 3],
             is_baseline: true,
+            found: Found::default(),
+            latest: Cell::new((0, 0, InstanceId::RESIDUAL)),
         })
     }
 
     pub(super) fn read(
         &mut self,
         ledger: &mut Ledger,
-        processes: &[Process],
         options: &Options,
     ) -> Result<NetworkUse, SocketsError> {
-        let mut found = self.list()?;
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        self.list(&mut found)?;
         let mut ended = self.ends.take();
         if self.is_baseline {
             ended.clear();
         }
         let datagrams = self.datagrams();
-        let namespaces = self.namespaces.list(&self.proc, processes);
-        let addresses = self.addresses.read(&namespaces);
+        let addresses = self.addresses.read(&found.namespaces(&self.proc));
         let surroundings = found.surroundings(addresses);
         let mut assembly = Assembly::begin(ledger, &surroundings, options);
         for seen in &found.sockets {
@@ -126,16 +134,17 @@ impl Traced {
         self.count_losses();
         let mut network = assembly.finish(std::mem::take(&mut self.is_baseline), REMEMBERED_TICKS);
         network.listening = found.listening();
+        self.found = found;
         Ok(network)
     }
 
     /// All TCP connections and listeners that processes hold.
-    fn list(&self) -> Result<Found, SocketsError> {
-        let mut found = Found::default();
+    fn list(&self, found: &mut Found) -> Result<(), SocketsError> {
         let past = if self.is_baseline { Counters::default() } else { Counters::BIRTH };
         self.bpf.read_iterator(OBJECT, FILES, |bytes| {
             let Some(record) = record::parse(bytes) else { return };
             let pid = record.pid;
+            found.note(record.namespace, pid);
             match (record.socket.protocol, record.socket.state) {
                 (TransportProtocol::Udp, _) => {
                     if is_service(&record.socket) {
@@ -151,7 +160,7 @@ impl Traced {
                 (TransportProtocol::Tcp, _) => found.add(self.seen(record, past), pid),
             }
         })?;
-        Ok(found)
+        Ok(())
     }
 
     /// What UDP sockets moved, by who did it.
@@ -172,9 +181,8 @@ impl Traced {
     }
 
     fn seen(&self, record: Record, past: Counters) -> Seen {
-        let start_ticks = record.start_ns / (1_000_000_000 / self.ticks_per_second.max(1)).max(1);
         let owner = (record.pid != 0).then(|| Owner {
-            instance_id: InstanceId::of(self.boot_id, record.pid, start_ticks),
+            instance_id: self.instance_of(record.pid, record.start_ns),
             shared: false,
         });
         Seen {
@@ -187,6 +195,17 @@ impl Traced {
         }
     }
 
+    fn instance_of(&self, pid: u32, start_ns: u64) -> InstanceId {
+        let (latest_pid, latest_start_ns, instance_id) = self.latest.get();
+        if (pid, start_ns) == (latest_pid, latest_start_ns) {
+            return instance_id;
+        }
+        let start_ticks = start_ns / (1_000_000_000 / self.ticks_per_second.max(1)).max(1);
+        let instance_id = InstanceId::of(self.boot_id, pid, start_ticks);
+        self.latest.set((pid, start_ns, instance_id));
+        instance_id
+    }
+
     fn count_losses(&mut self) {
         let Some(lost) = self.bpf.counters::<3>(OBJECT, "socket_losses") else { return };
         let grown = |at: usize| lost[at].saturating_sub(self.lost[at]);
@@ -197,6 +216,20 @@ impl Traced {
 }
 
 impl Found {
+    fn clear(&mut self) {
+        // A burst must not keep its memory for ever.
+        if self.sockets.capacity() > 4 * self.sockets.len().max(1024) {
+            *self = Self::default();
+        }
+        self.sockets.clear();
+        self.listeners.clear();
+        self.datagram_sockets.clear();
+        self.bound.clear();
+        self.places.clear();
+        self.holders.clear();
+        self.latest_namespace = 0;
+    }
+
     /// A socket that several hold is counted for the lowest process id.
     fn add(&mut self, seen: Seen, pid: u32) {
         match self.places.entry(seen.socket.cookie) {
@@ -225,6 +258,21 @@ impl Found {
         self.listeners.sort_by_key(|(_, pid)| std::cmp::Reverse(*pid));
         let of = |(seen, _): &(Seen, u32)| ((seen.namespace, seen.socket.local_port), seen.owner);
         Surroundings { listening: self.listeners.iter().map(of).collect(), addresses }
+    }
+
+    /// Takes note of a process that holds a socket of a namespace; the records come process by process.
+    fn note(&mut self, namespace: u32, pid: u32) {
+        if self.latest_namespace != namespace {
+            self.latest_namespace = namespace;
+            self.holders.entry(namespace).or_insert(pid);
+        }
+    }
+
+    /// The namespaces that have sockets, by a process that holds one.
+    fn namespaces(&self, proc: &Path) -> Vec<Namespace> {
+        let link = |pid: u32| proc.join(pid.to_string()).join("ns/net");
+        let namespaces = self.holders.iter().take(MAX_NAMESPACES);
+        namespaces.map(|(id, pid)| Namespace { id: *id, link: link(*pid), is_new: false }).collect()
     }
 
     fn listening(&self) -> HashMap<u32, Vec<u16>> {

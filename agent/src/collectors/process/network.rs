@@ -23,6 +23,7 @@ pub(super) fn read(
         .collect();
     let rate = tick.profile.network_bytes_per_second;
     let options = Options {
+        now: tick.monotonic,
         large_bytes: selection::over_interval(rate, interval),
         include_idle: tick.describe_all,
     };

@@ -10,6 +10,8 @@ use shared_model::limits::MIN_INTERVAL_MS;
 use shared_model::{ConnectionSample, InstanceId, Report, Timestamp};
 use uuid::Uuid;
 
+use crate::support::wait_for;
+
 /// Both tiers.
 pub(crate) const TIERS: [CollectTier; 2] = [CollectTier::Auto, CollectTier::Proc];
 
@@ -54,6 +56,22 @@ impl Host {
         shared_model::Record::Report(Box::new(report.clone())).validate().unwrap();
         report
     }
+}
+
+/// The first report in which `is_it` finds what it looks for, now or in one of the next ticks: the kernel tells
+/// the ends of sockets and of processes a little after them.
+pub(crate) fn report_with(
+    host: &mut Host,
+    reports: &mut Vec<Report>,
+    is_it: impl Fn(&Report) -> bool,
+) -> Report {
+    wait_for("a report", || {
+        let found = reports.iter().find(|report| is_it(report)).cloned();
+        if found.is_none() {
+            reports.push(host.tick());
+        }
+        found
+    })
 }
 
 /// The rows of one instance.
