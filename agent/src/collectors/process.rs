@@ -91,6 +91,8 @@ struct Processes {
     is_exact: bool,
     /// Start of the youngest process seen, ns since boot.
     newest_ns: u64,
+    /// Clock ticks since boot at the first walk.
+    first_ticks: u64,
 }
 
 /// Where processes are read.
@@ -157,6 +159,7 @@ impl Processes {
             denial_logged: false,
             is_exact: true,
             newest_ns: 0,
+            first_ticks: 0,
         }
     }
 }
@@ -233,6 +236,9 @@ impl Processes {
             self.add_swap(files, tick.monotonic);
         }
         self.interval = before.map(|before| walk.monotonic.saturating_sub(before.monotonic));
+        if before.is_none() {
+            self.first_ticks = walk.uptime_ticks;
+        }
         self.previous = Some(walk);
         Ok(())
     }
@@ -445,8 +451,8 @@ impl Processes {
         Dictionary::want(&mut self.table, wanted);
         let mut due = Dictionary::wanted(&self.table);
         if self.exits.is_watching() {
-            // Nobody can read what an instance ran when its exit is told.
-            due.extend(Dictionary::unread(&self.table, DETAILS_AHEAD));
+            // What began before the programs were there has no command line when its exit is told.
+            due.extend(Dictionary::unread(&self.table, self.first_ticks, DETAILS_AHEAD));
         }
         self.dictionary.read_details(&mut self.table, due.into_iter());
         if !Dictionary::is_due(&self.table) && !self.exits.is_watching() {

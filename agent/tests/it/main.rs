@@ -4,6 +4,7 @@
 
 mod adds_up;
 mod fixtures;
+mod lives;
 mod program;
 mod run;
 mod sockets;
