@@ -89,7 +89,7 @@ pub fn hold(arguments: &HoldArguments) -> Result<()> {
 /// Measures and prints a Markdown table.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let agent = running::agent_binary()?;
-    let until = Instant::now() + Duration::from_secs(60) * arguments.minutes;
+    let until = Instant::now() + Duration::from_mins(1) * arguments.minutes;
     let peers = if arguments.no_peers { Vec::new() } else { peers::ready()? };
     let mut settings: Vec<(usize, usize)> =
         arguments.children.iter().map(|count| (*count, 0)).collect();
