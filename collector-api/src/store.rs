@@ -37,6 +37,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 
+/// A setting of ours that only a direct connection has.
+const DIRECT: &str = "procfleet.direct";
 /// Longest one attempt to reach the database.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest an operator's question may run.
@@ -56,6 +58,11 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// A pooler is in between (see [`Store::probe`]).
+    #[error(
+        "the database URL leads to a connection pooler (such as PgBouncer), not to PostgreSQL: it drops the settings of connections (statement_timeout, for one) and, in transaction mode, their prepared statements. Give PROCFLEET_DATABASE_URL the address of PostgreSQL itself; a server holds few connections, at most database.max_connections and a handful"
+    )]
+    Pooler,
 }
 
 impl StoreError {
@@ -66,13 +73,13 @@ impl StoreError {
 
     /// Whether the statement ran into its timeout (see [`Store::connect_reader`]).
     pub fn is_timeout(&self) -> bool {
-        let Self::Database { source, .. } = self;
+        let Self::Database { source, .. } = self else { return false };
         source.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
     }
 
     /// Whether the database was not there or not ready, so that the same request may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        let Self::Database { source, .. } = self;
+        let Self::Database { source, .. } = self else { return false };
         match source {
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
@@ -87,6 +94,13 @@ impl StoreError {
     }
 }
 
+/// PgBouncer's answer to a setting that it does not know.
+fn is_refused_startup(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")
+    })
+}
+
 /// Access to the database, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -95,17 +109,34 @@ pub struct Store {
 
 impl Store {
     /// Connects once, without a pool, and leaves: whether the database answers, without the patience of
-    /// a pool.
+    /// a pool, and whether it is PostgreSQL that answers. A pooler refuses settings given at connect, or
+    /// ignores them if it is told to.
     pub async fn probe(url: &str) -> Result<(), StoreError> {
-        let attempt = async { PgConnection::connect(url).await?.close().await };
-        tokio::time::timeout(PROBE_TIMEOUT, attempt)
+        let attempt = async {
+            let options = PgConnectOptions::from_str(url)?.options([(DIRECT, "on")]);
+            let mut connection = PgConnection::connect_with(&options).await?;
+            let query = format!("/* store::probe */ select current_setting('{DIRECT}', true)");
+            let direct: Option<(Option<String>,)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+                .persistent(false)
+                .fetch_optional(&mut connection)
+                .await?;
+            connection.close().await?;
+            Ok(direct.and_then(|(value,)| value).as_deref() == Some("on"))
+        };
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, attempt)
             .await
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            .map_err(StoreError::of("probe"))
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        match answer {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::Pooler),
+            Err(error) if is_refused_startup(&error) => Err(StoreError::Pooler),
+            Err(error) => Err(StoreError::of("probe")(error)),
+        }
     }
 
     /// Connects, with at most `max_connections`.
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self, StoreError> {
+        Self::probe(url).await?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .connect(url)

@@ -28,6 +28,9 @@ const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// Piece handed to the driver at once, bytes.
 const COPY_PIECE: usize = 1 << 20;
 
+/// Rounds at half of the rate.
+const PACED_ROUNDS: u64 = 6;
+
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
@@ -106,8 +109,10 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             json_per_row = work.json_bytes as f64 / work.rows as f64;
         }
     }
-    server.terminate().await?;
     let (whole, raw) = (median(whole)?, median(raw)?);
+    empty(&mut connection).await?;
+    let latencies = at_half_rate(&mut agents, &arguments, whole / 2.0).await?;
+    server.terminate().await?;
     println!("| measured | value |\n|---|---|");
     println!(
         "| load | {} agents, {} reports per request, {} processes per report |",
@@ -116,9 +121,50 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     println!("| whole way (TLS, zstd, JSON, COPY) | {whole:.0} rows/s |");
     println!("| raw binary COPY, same rows and tables | {raw:.0} rows/s |");
     println!("| ratio | {:.3} |", whole / raw);
+    println!("| request to commit at half of that rate | {latencies} |");
     println!("| JSON | {json_per_row:.0} bytes/row |");
     println!("| process_samples on disk, index included | {bytes_per_row:.0} bytes/row |");
     Ok(())
+}
+
+/// Requests at `rows_per_second`, evenly spread over agents and time. Times are from when a request was due,
+/// so that one that waits for its predecessor is not flattered.
+async fn at_half_rate(
+    agents: &mut Vec<SimulatedAgent>,
+    arguments: &Arguments,
+    rows_per_second: f64,
+) -> Result<String> {
+    let mut times = Vec::new();
+    for _ in 0..PACED_ROUNDS {
+        let work = prepare(agents, arguments)?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let (rows, requests) = (work.rows as f64, arguments.requests as f64);
+        let interval = Duration::from_secs_f64(rows / requests / rows_per_second);
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let phase = interval.div_f64(agents.len() as f64);
+        let (mut tasks, started) = (JoinSet::new(), Instant::now());
+        for ((mut agent, bodies), number) in agents.drain(..).zip(work.bodies).zip(0_u32..) {
+            tasks.spawn(async move {
+                let (mut due, mut times) = (started + phase * number, Vec::new());
+                for body in bodies {
+                    tokio::time::sleep_until(due.into()).await;
+                    agent.post(body).await?;
+                    times.push(due.elapsed().as_secs_f64() * 1000.0);
+                    due += interval;
+                }
+                anyhow::Ok((agent, times))
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            let (agent, some) = done??;
+            agents.push(agent);
+            times.extend(some);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |per_cent: usize| times.get(times.len() * per_cent / 100).copied().unwrap_or(0.0);
+    let count = times.len();
+    Ok(format!("p50 {:.0} ms, p99 {:.0} ms, {count} requests", at(50), at(99)))
 }
 
 fn prepare(agents: &mut [SimulatedAgent], arguments: &Arguments) -> Result<Round> {

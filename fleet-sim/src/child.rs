@@ -84,10 +84,15 @@ impl Child {
         Ok(())
     }
 
+    /// Sends `signal` to the process itself.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.check_alive()?;
+        kill_process(self.raw_pid(), signal).with_context(|| format!("signal {}", self.name))
+    }
+
     /// Sends `signal` and waits for the end.
     pub async fn stop(&mut self, signal: Signal, deadline: Duration) -> Result<ExitStatus> {
-        self.check_alive()?;
-        kill_process(self.raw_pid(), signal).with_context(|| format!("signal {}", self.name))?;
+        self.signal(signal)?;
         self.wait(deadline).await
     }
 

@@ -17,6 +17,20 @@ use crate::server::Doors;
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What both kinds begin with. Idle agents keep their connections for 90 s.
+const COMMON: &str = "global
+    maxconn 4000
+    log stdout format raw local0
+defaults
+    mode tcp
+    log global
+    timeout connect 2s
+    timeout client 120s
+    timeout server 120s
+    retries 3
+    option redispatch
+";
+
 /// A running load balancer.
 #[derive(Debug)]
 pub struct HaproxyProcess {
@@ -28,9 +42,29 @@ pub struct HaproxyProcess {
 impl HaproxyProcess {
     /// Listens on `listen`, spreads connections over `servers` in turn.
     pub async fn start(listen: SocketAddr, servers: &[Doors]) -> Result<Self> {
+        Self::start_with(listen, &configuration(listen, servers)?).await
+    }
+
+    /// Listens on `listen`; goes to the first of two databases, to the second while the first is down.
+    pub async fn start_for_databases(
+        listen: SocketAddr,
+        [first, second]: [SocketAddr; 2],
+    ) -> Result<Self> {
+        let text = format!(
+            "{COMMON}listen databases
+    bind {listen}
+    option pgsql-check user postgres
+    default-server inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions
+    server first {first} check
+    server second {second} check backup\n"
+        );
+        Self::start_with(listen, &text).await
+    }
+
+    async fn start_with(listen: SocketAddr, configuration: &str) -> Result<Self> {
         let directory = Directory::create("haproxy")?;
         let file = directory.path().join("haproxy.cfg");
-        fs::write(&file, configuration(listen, servers)?)?;
+        fs::write(&file, configuration)?;
         let program = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy", "/usr/bin/haproxy"]
             .into_iter()
             .map(Path::new)
@@ -50,29 +84,24 @@ impl HaproxyProcess {
         Ok(haproxy)
     }
 
+    /// SIGKILL, and every connection through it.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()
+    }
+
     /// Fails if it ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
         self.child.check_alive()
     }
 }
 
-fn configuration(listen: SocketAddr, servers: &[Doors]) -> Result<String> {
+/// The balancer's configuration: TCP passthrough, health by the operator doors.
+pub fn configuration(listen: SocketAddr, servers: &[Doors]) -> Result<String> {
     if servers.is_empty() {
         bail!("a load balancer needs servers");
     }
     let mut text = format!(
-        "global
-    maxconn 1000
-    log stdout format raw local0
-defaults
-    mode tcp
-    log global
-    timeout connect 2s
-    timeout client 60s
-    timeout server 60s
-    retries 3
-    option redispatch
-listen agents
+        "{COMMON}listen agents
     bind {listen}
     balance roundrobin
     option httpchk

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use fleet_sim::{bench_agent, bench_ingest, bench_query, bench_storage, workload};
+use fleet_sim::{
+    bench_agent, bench_fleet, bench_ingest, bench_query, bench_storage, faults, fleet, tier,
+    workload,
+};
 
 /// Simulated agents and benchmarks for Procfleet.
 #[derive(Parser)]
@@ -14,12 +17,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Simulated hosts against a server that runs already.
+    Run(fleet::command::Arguments),
+    /// A fleet at its own pace, then a larger one that comes back all at once.
+    BenchFleet(bench_fleet::Arguments),
+    /// Kills, cuts and fills what a fleet depends on, and judges what is stored.
+    Faults(faults::command::Arguments),
     /// Rows per second of the whole way into the database, against a raw COPY.
     BenchIngest(bench_ingest::Arguments),
     /// How long operators' questions take over a month of a fleet.
     BenchQuery(bench_query::Arguments),
     /// Bytes per kept process sample, and per row of its roll-ups.
     BenchStorage(bench_storage::Arguments),
+    /// Replicas behind a load balancer, to try things on.
+    Tier(tier::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
     Workload(workload::Arguments),
     /// What one collection of the real agent costs, beside what else people use.
@@ -33,6 +44,10 @@ fn main() -> Result<()> {
         Command::BenchIngest(arguments) => runtime()?.block_on(bench_ingest::run(arguments)),
         Command::BenchQuery(arguments) => runtime()?.block_on(bench_query::run(arguments)),
         Command::BenchStorage(arguments) => runtime()?.block_on(bench_storage::run(arguments)),
+        Command::Run(arguments) => runtime()?.block_on(fleet::command::run(arguments)),
+        Command::BenchFleet(arguments) => runtime()?.block_on(bench_fleet::run(arguments)),
+        Command::Tier(arguments) => runtime()?.block_on(tier::run(arguments)),
+        Command::Faults(arguments) => runtime()?.block_on(faults::command::run(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
         Command::BenchAgent(arguments) => bench_agent::run(&arguments),
         Command::HoldConnections(arguments) => bench_agent::hold(&arguments),

@@ -3,14 +3,14 @@
 //! The words are the same in the protocol, in SQL and in JSON, so a stored row as JSON must equal the
 //! sample as JSON: nothing here lists columns, and a column that is not stored cannot be forgotten here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use shared_model::{CollectorOutcome, Record, Report, Timestamp};
+use shared_model::{CollectorOutcome, ProblemCode, Record, Report, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
@@ -44,6 +44,16 @@ type Rows = BTreeMap<String, usize>;
 /// Checks that the database holds exactly `records`, the whole stream of one host: every sequence
 /// once, every column of every row, the dictionaries, and nothing else of that host.
 pub async fn compare(connection: &mut PgConnection, records: &[Record]) -> Result<Compared> {
+    compare_with(connection, records, &BTreeSet::new()).await
+}
+
+/// The same, where the reports with the sequences `ahead` were sampled by a clock so far ahead that they
+/// are rejects.
+pub async fn compare_with(
+    connection: &mut PgConnection,
+    records: &[Record],
+    ahead: &BTreeSet<u64>,
+) -> Result<Compared> {
     let first = records.first().context("nothing to compare")?.head();
     let host_id = first.host_id;
     let last_sequence = check_contiguous(records)?;
@@ -57,12 +67,12 @@ pub async fn compare(connection: &mut PgConnection, records: &[Record]) -> Resul
     let expected = (first.stream_id, i64::try_from(last_sequence)?, digest);
     check_equal("cursors", &cursors, &vec![expected])?;
 
-    let gaps = check_rejects(connection, host_id, records).await?;
+    let gaps = check_rejects(connection, host_id, records, ahead).await?;
     let reports: Vec<&Report> = records
         .iter()
         .filter_map(|record| match record {
-            Record::Report(report) => Some(report.as_ref()),
-            Record::Gap(_) => None,
+            Record::Report(report) if !ahead.contains(&report.sequence) => Some(report.as_ref()),
+            Record::Report(_) | Record::Gap(_) => None,
         })
         .collect();
     let mut compared = Compared { reports: reports.len(), gaps, rows: 0 };
@@ -104,6 +114,7 @@ async fn check_rejects(
     connection: &mut PgConnection,
     host_id: Uuid,
     records: &[Record],
+    ahead: &BTreeSet<u64>,
 ) -> Result<usize> {
     let stored: Vec<(i64, i64, String)> = sqlx::query_as(
         "select first_sequence, sequence, code from ingest_rejects where host_id = $1 order by 1",
@@ -118,9 +129,14 @@ async fn check_rejects(
             let code = format!("gap_{}", reason.as_str().context("a reason is a word")?);
             expected.push((i64::try_from(gap.first_sequence)?, i64::try_from(gap.sequence)?, code));
         }
+        let sequence = record.head().sequence;
+        if ahead.contains(&sequence) {
+            let sequence = i64::try_from(sequence)?;
+            expected.push((sequence, sequence, ProblemCode::TimestampInFuture.as_str().into()));
+        }
     }
     check_equal("gaps and rejects", &stored, &expected)?;
-    Ok(expected.len())
+    Ok(expected.len() - ahead.len())
 }
 
 fn expected_rows(table: &str, report: &Report) -> Result<Vec<String>> {

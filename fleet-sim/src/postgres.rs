@@ -18,6 +18,8 @@ use crate::eventually::eventually;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// Attempts to start after a death.
+const REVIVALS: u32 = 25;
 /// Where Debian keeps the servers.
 const DEBIAN_DIRECTORY: &str = "/usr/lib/postgresql";
 /// PostgreSQL refuses to run as root; this account comes with Debian's package.
@@ -29,6 +31,7 @@ pub struct PostgresCluster {
     /// Connects to the database `postgres` as superuser.
     pub url: String,
     directory: Directory,
+    data: PathBuf,
     programs: PathBuf,
     address: SocketAddr,
     child: Option<Child>,
@@ -37,19 +40,20 @@ pub struct PostgresCluster {
 impl PostgresCluster {
     /// Makes a cluster and starts it.
     pub async fn start_new() -> Result<Self> {
-        let address = free_address()?;
-        let mut cluster = Self {
-            url: format!("postgres://postgres@{address}/postgres"),
-            directory: Directory::create("postgres")?,
-            programs: programs()?,
-            address,
-            child: None,
-        };
-        let data = cluster.data();
-        fs::create_dir(&data)?;
-        give_to_account(&data)?;
+        let directory = Directory::create("postgres")?;
+        let data = directory.path().join("data");
+        Self::start_in(directory, data).await
+    }
+
+    /// Makes one whose data lies on `volume`, and starts it.
+    pub async fn start_on(volume: &Path) -> Result<Self> {
+        Self::start_in(Directory::create("postgres")?, volume.join("data")).await
+    }
+
+    async fn start_in(directory: Directory, data: PathBuf) -> Result<Self> {
+        let mut cluster = Self::new(directory, data)?;
         let mut initdb = cluster.command("initdb");
-        initdb.arg("-D").arg(&data);
+        initdb.arg("-D").arg(&cluster.data);
         initdb.args(["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
         initdb.args(["--no-sync", "--no-instructions"]);
         Child::run("initdb", cluster.directory.path(), &mut initdb).await?;
@@ -57,8 +61,31 @@ impl PostgresCluster {
         Ok(cluster)
     }
 
-    fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+    /// A standby of this one, by streaming replication, running.
+    pub async fn standby(&self) -> Result<Self> {
+        let directory = Directory::create("standby")?;
+        let data = directory.path().join("data");
+        let mut standby = Self::new(directory, data)?;
+        let mut backup = standby.command("pg_basebackup");
+        backup.arg("-D").arg(&standby.data).args(["-U", "postgres", "-R", "--no-sync"]);
+        backup.args(["-X", "stream", "--checkpoint=fast", "-h", &self.address.ip().to_string()]);
+        backup.args(["-p", &self.address.port().to_string()]);
+        Child::run("pg_basebackup", standby.directory.path(), &mut backup).await?;
+        standby.start().await?;
+        Ok(standby)
+    }
+
+    fn new(directory: Directory, data: PathBuf) -> Result<Self> {
+        let address = free_address()?;
+        fs::create_dir(&data)?;
+        give_to_account(&data)?;
+        let url = format!("postgres://postgres@{address}/postgres");
+        Ok(Self { url, directory, data, programs: programs()?, address, child: None })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     fn command(&self, program: &str) -> Command {
@@ -74,7 +101,7 @@ impl PostgresCluster {
     /// Starts it and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
         let mut command = self.command("postgres");
-        command.arg("-D").arg(self.data());
+        command.arg("-D").arg(&self.data);
         for setting in [
             format!("listen_addresses={}", self.address.ip()),
             format!("port={}", self.address.port()),
@@ -92,6 +119,30 @@ impl PostgresCluster {
         .with_context(|| child.log_tail())?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// SIGKILL of the server's first process; the others notice and end.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { bail!("PostgreSQL is not running") };
+        child.kill()
+    }
+
+    /// Starts it after a death, when the processes that outlived it for a moment are gone too.
+    pub async fn revive(&mut self) -> Result<()> {
+        let mut seen = None;
+        for _ in 0..REVIVALS {
+            match self.start().await {
+                Ok(()) => return Ok(()),
+                Err(error) => seen = Some(error),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        Err(seen.context("no attempt was made")?)
+    }
+
+    /// Whether its first process runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.check_alive().is_ok())
     }
 
     /// Cuts every connection and stops it (fast shutdown).

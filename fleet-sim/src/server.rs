@@ -31,6 +31,8 @@ pub struct Deployment {
     pub database_url: String,
     /// What tokens tell agents to connect to.
     pub agent_endpoints: Vec<String>,
+    /// More of the servers' configuration, as variables; for those started from now on.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// The addresses of a replica.
@@ -73,6 +75,7 @@ impl Deployment {
             directory: Directory::create(name)?,
             database_url: database_url.into(),
             agent_endpoints,
+            environment: Vec::new(),
         };
         deployment.run("migrate", &["migrate"]).await?;
         deployment.run("init", &["init"]).await?;
@@ -94,7 +97,8 @@ impl Deployment {
             .env("PROCFLEET_DATABASE_URL", &self.database_url)
             .env("PROCFLEET_CA_KEY_FILE", self.directory.path().join("ca.key"))
             .env("PROCFLEET_AGENT_ENDPOINTS", self.agent_endpoints.join(","))
-            .env("PROCFLEET_AGENT_DOOR__NAMES", own_address().to_string());
+            .env("PROCFLEET_AGENT_DOOR__NAMES", own_address().to_string())
+            .envs(self.environment.iter().cloned());
         Ok(command)
     }
 
@@ -184,6 +188,11 @@ impl ServerProcess {
     /// SIGKILL.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()
+    }
+
+    /// Any signal; SIGSTOP and SIGCONT above all.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.child.signal(signal)
     }
 
     /// SIGTERM, which must end in a drained server and status 0.

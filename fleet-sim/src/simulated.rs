@@ -24,10 +24,12 @@ use uuid::Uuid;
 pub use tls::install_crypto;
 
 use generator::Generator;
-use plan::Plan;
+use plan::{ClockJump, Plan};
 
 /// Time a request may take; shorter than the real agent's, so that tests with stalls stay short.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time enrolment may take: a test that waits for it in full fails anyway.
+const ENROLL_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes of frames per request.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Pause after a failure. Real agents back off further; tests want trouble.
@@ -106,7 +108,7 @@ impl SimulatedAgent {
         };
         let endpoint = token.endpoints.first().context("a token without endpoints")?;
         let body = EnrollRequest { version: PROTOCOL_VERSION, csr_pem, facts: facts.clone() };
-        let response = tls::client(tls::pinned(&token.pins)?, timeout)?
+        let response = tls::client(tls::pinned(&token.pins)?, ENROLL_TIMEOUT)?
             .post(format!("{endpoint}/v1/enroll"))
             .header("authorization", token.authorization())
             .json(&body)
@@ -157,6 +159,11 @@ impl SimulatedAgent {
     /// The newest record's sequence.
     pub fn last_sequence(&self) -> u64 {
         self.last_sequence
+    }
+
+    /// When its clock is wrong, if ever.
+    pub fn clock_jump(&self) -> Option<ClockJump> {
+        self.generator.plan().clock_jump
     }
 
     /// What it makes its reports with.

@@ -21,6 +21,10 @@ pub(crate) struct Arguments {
 enum Which {
     /// The agent's own cost at different numbers of processes.
     Agent,
+    /// Kills, stops and fills what 200 agents depend on; fails unless all is stored, once.
+    Faults,
+    /// 2,000 hosts for 10 minutes, then 10,000 at once.
+    Fleet,
     /// Rows per second through the server against raw COPY.
     Ingest,
     /// How long operators' questions take over a month of a fleet.
@@ -48,6 +52,12 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     }
     if wanted(Which::Storage) {
         with_database(project, "bench-storage", arguments)?;
+    }
+    if wanted(Which::Fleet) {
+        with_database(project, "bench-fleet", arguments)?;
+    }
+    if wanted(Which::Faults) {
+        test::demand(&mut fleet_sim(project, "faults", arguments), "the fault suite")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,8 +15,12 @@ use crate::run::{cargo, exists, shown};
 use crate::{apt, progress::Step};
 
 /// Programs that tests start, with their Debian packages.
-const PROGRAMS: [(&str, &str); 3] =
-    [("haproxy", "haproxy"), ("ip", "iproute2"), ("setpriv", "util-linux")];
+const PROGRAMS: [(&str, &str); 4] = [
+    ("haproxy", "haproxy"),
+    ("ip", "iproute2"),
+    ("pgbouncer", "pgbouncer"),
+    ("setpriv", "util-linux"),
+];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -23,7 +23,7 @@ pub enum Failure {
 impl StoreError {
     /// Which kind of failure this is.
     pub fn failure(&self) -> Failure {
-        let Self::Database { source, .. } = self;
+        let Self::Database { source, .. } = self else { return Failure::Connection };
         let sqlx::Error::Database(error) = source else {
             return match source {
                 sqlx::Error::Io(_)

@@ -7,11 +7,13 @@
 
 mod delivery;
 mod exactly_once;
+mod faults;
 mod first_culprit;
 mod fleet;
 mod kernel_to_table;
 mod kit;
 mod load_balancer;
 mod outage;
+mod pooler;
 mod secrets;
 mod thousand_processes;
