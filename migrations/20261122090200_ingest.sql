@@ -19,7 +19,8 @@ create table ingest_rejects (
     detail         text        not null,
     received_at    timestamptz not null default now(),
     body_sha256    bytea,
-    body           bytea,                           -- the record's first 64 KiB
+    body           bytea,                           -- the record's first 64 KiB; null: a gap, or dropped for newer ones
     primary key (host_id, stream_id, sequence)
 );
 create index ingest_rejects_received_at on ingest_rejects (received_at);
+create index ingest_rejects_bodies on ingest_rejects (host_id, received_at) where body is not null;

@@ -2,7 +2,6 @@
 
 create table processes (
     process_id      uuid primary key,               -- md5(command_line)
-    executable_name text not null,
     command_line    text not null,
     first_seen_at   timestamptz not null default now()
 );
@@ -19,6 +18,7 @@ create table process_instances (
     parent_pid      integer,
     user_id         bigint,
     owner           text,
+    executable_name text,                           -- comm: one command line may run under many names
     executable_path text,
     cgroup          text,
     systemd_unit    text,

@@ -346,6 +346,13 @@ begin
 end
 $$;
 
+-- The kernel's short name of the newest run of a process, on a host or anywhere.
+create function procfleet_executable_name(process uuid, host uuid) returns text language sql stable parallel safe as $$
+    select i.executable_name from process_instances i
+    where i.process_id = process and (host is null or i.host_id = host)
+    order by i.creation_time desc, i.host_id limit 1
+$$;
+
 create type procfleet_usage as (
     place bigint, host_id uuid, host_name text, instance_id bigint,
     host_count bigint, instance_count bigint, process_count integer, sample_count bigint,
@@ -436,7 +443,8 @@ declare
                procfleet_total(t.disk_read_bytes), procfleet_total(t.disk_write_bytes),
                procfleet_total(t.network_receive_bytes), procfleet_total(t.network_transmit_bytes),
                procfleet_total(t.run_queue_delay_us), t.thread_count_max, t.file_descriptor_count_max,
-               p.process_id, p.command_line, p.executable_name, d.executable_path,
+               p.process_id, p.command_line,
+               coalesce(d.executable_name, procfleet_executable_name(t.process_id, null)), d.executable_path,
                d.pid, d.parent_pid, d.user_id, d.owner, d.systemd_unit, d.container_id, d.cgroup, d.creation_time
         from shown t
         left join hosts h on h.host_id = t.host_id
@@ -743,7 +751,8 @@ declare
             select c.*, row_number() over (order by abs(c.change) desc, c.host_id, c.process_id) as place
             from changed c where c.value is not null or c.base_value is not null
         )
-        select r.place, r.host_id, h.host_name, r.process_id, p.command_line, p.executable_name,
+        select r.place, r.host_id, h.host_name, r.process_id, p.command_line,
+               procfleet_executable_name(r.process_id, r.host_id),
                r.value, r.base_value, r.change, r.instance_count, r.base_instance_count,
                r.first_sampled_at, r.last_sampled_at, r.base_first_sampled_at, r.base_last_sampled_at
         from ranked r

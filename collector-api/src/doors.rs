@@ -146,6 +146,7 @@ impl Door {
                         router: router.clone(),
                         lifecycle: lifecycle.clone(),
                         admission,
+                        max_age: MAX_CONNECTION_AGE,
                     };
                     connections.spawn(connection.run(stream));
                 }

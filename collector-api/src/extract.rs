@@ -1,12 +1,13 @@
 //! Extractors whose refusals are problem documents: use these instead of axum's own.
 
-use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use shared_model::ProblemCode;
+use shared_model::{FieldError, ProblemCode};
 
 use crate::error::ApiError;
 
@@ -20,9 +21,39 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(rejection) => Err(ApiError::new(ProblemCode::BadParameter, rejection.body_text())),
+            Err(rejection) => {
+                let name = match &rejection {
+                    PathRejection::FailedToDeserializePathParams(error) => key(error.kind()),
+                    _ => None,
+                };
+                Err(bad_parameter(name.unwrap_or("path"), &rejection.body_text()))
+            }
         }
     }
+}
+
+/// Which parameter of the path is meant, where the router knows.
+fn key(kind: &ErrorKind) -> Option<&str> {
+    match kind {
+        ErrorKind::ParseErrorAtKey { key, .. }
+        | ErrorKind::DeserializeError { key, .. }
+        | ErrorKind::InvalidUtf8InPathParam { key } => Some(key),
+        _ => None,
+    }
+}
+
+/// Which parameter of the query is meant: serde says `name: why`, or quotes what it does not know.
+fn named(why: &str) -> Option<&str> {
+    match why.split_once(": ") {
+        Some((name, _)) if !name.contains(' ') => Some(name),
+        _ => why.split('`').nth(1),
+    }
+}
+
+fn bad_parameter(name: &str, detail: &str) -> ApiError {
+    let mut error = ApiError::new(ProblemCode::BadParameter, detail);
+    error.problem.errors.push(FieldError { field: name.into(), detail: detail.into() });
+    error
 }
 
 /// Parameters of the query. Unknown ones are an error if `T` denies unknown fields.
@@ -35,7 +66,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         match axum::extract::Query::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(ApiError::new(ProblemCode::BadParameter, rejection.body_text())),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let why = text.split_once(": ").map_or(text.as_str(), |(_, why)| why);
+                Err(bad_parameter(named(why).unwrap_or("query"), &text))
+            }
         }
     }
 }

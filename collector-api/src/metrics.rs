@@ -23,7 +23,8 @@ pub const ENROLLMENTS: &str = "procfleet_server_enrollments_total";
 /// Requests of agents refused for their certificate; `code`.
 pub const AGENTS_REFUSED: &str = "procfleet_server_agents_refused_total";
 
-/// Requests for reports refused to stay within limits; `place` names the limit.
+/// Requests for reports refused, and bodies of rejects dropped, to stay within limits; `place` names
+/// the limit.
 pub const INGEST_SHED: &str = "procfleet_ingest_shed_total";
 /// Requests answered with a pause before the next one.
 pub const INGEST_PACED: &str = "procfleet_ingest_paced_total";
@@ -91,7 +92,10 @@ fn describe() {
     describe_counter!(PANICS, "Handlers that panicked");
     describe_counter!(ENROLLMENTS, "Requests to enrol");
     describe_counter!(AGENTS_REFUSED, "Requests of agents refused for their certificate");
-    describe_counter!(INGEST_SHED, "Requests refused to stay within a limit");
+    describe_counter!(
+        INGEST_SHED,
+        "Requests refused, or bodies of rejects dropped, to stay within a limit"
+    );
     describe_counter!(INGEST_PACED, "Requests answered with a pause before the next one");
     describe_gauge!(INGEST_QUEUE_DEPTH, "Requests that wait for a writer");
     describe_histogram!(INGEST_GROUP_SECONDS, Unit::Seconds, "Time to store a group of requests");

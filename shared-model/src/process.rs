@@ -56,8 +56,6 @@ pub struct ProcessDefinition {
     /// Arguments joined by single spaces, redacted, control characters replaced, at most
     /// [`crate::limits::MAX_COMMAND_LINE_BYTES`]. Kernel threads, which have none: `[name]`.
     pub command_line: String,
-    /// `comm` of `/proc/<pid>/stat`.
-    pub executable_name: String,
 }
 
 /// `instances` dictionary entry: what an [`InstanceId`] stands for. Described again when the
@@ -84,6 +82,9 @@ pub struct InstanceDefinition {
     /// Name of `user_id` in the host's `/etc/passwd`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// `comm` of `/proc/<pid>/stat`: of this run, because one command line may run under many names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable_name: Option<String>,
     /// Target of `/proc/<pid>/exe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable_path: Option<String>,

@@ -325,7 +325,6 @@ impl Checker {
         for (index, row) in processes.iter().enumerate() {
             let at = At::Row("process_definitions", index);
             self.text(at, "command_line", &row.command_line, MAX_COMMAND_LINE_BYTES);
-            self.text(at, "executable_name", &row.executable_name, MAX_TEXT_BYTES);
             if row.process_id != ProcessId::of(&row.command_line) {
                 self.error(at, "process_id", "is not the md5 of command_line");
             }
@@ -343,6 +342,7 @@ impl Checker {
             self.at_most(at, "parent_pid", row.parent_pid, MAX_COUNT);
             self.at_most(at, "start_ticks", Some(row.start_ticks), MAX_COUNTER);
             self.optional_text(at, "owner", row.owner.as_ref());
+            self.optional_text(at, "executable_name", row.executable_name.as_ref());
             self.optional_text(at, "executable_path", row.executable_path.as_ref());
             self.optional_text(at, "cgroup", row.cgroup.as_ref());
             self.optional_text(at, "systemd_unit", row.systemd_unit.as_ref());

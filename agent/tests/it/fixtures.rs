@@ -91,7 +91,7 @@ fn process(instance: &InstanceDefinition, before: &Batch, now: &Batch) -> Value 
         "parent_pid": instance.parent_pid,
         "start_ticks": instance.start_ticks,
         "created_ms": instance.creation_time.unix_timestamp_nanos() / 1_000_000,
-        "executable_name": definition.executable_name,
+        "executable_name": instance.executable_name,
         "command_line": shown,
         "command_line_bytes": definition.command_line.len(),
         "user_id": instance.user_id,

@@ -6,12 +6,12 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared_model::ProblemCode;
 use time::OffsetDateTime;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::params::{self, Now, Page};
+use super::params::{self, Now, Page, SecretsQuery};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::{Admin, MintedApiKey, Role};
 use crate::error::{ApiError, ApiResult};
@@ -31,28 +31,16 @@ crate::problems! {
     RevokeProblems = BadParameter, NotFound;
 }
 
-/// Where to begin and how much to return.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct ListQuery {
-    /// Most keys returned, 1 to 1,000.
-    #[param(default = 100, minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-    /// `next` of the page before.
-    after: Option<Uuid>,
-}
-
 /// Every key ever made, revoked and expired ones included; secrets are not stored.
 #[utoipa::path(get, path = "/v1/api-keys", tag = "access", security(("api_key" = ["admin"])),
-    params(ListQuery),
+    params(SecretsQuery),
     responses((status = 200, description = "API keys, by id", body = Page<ApiKey>), ListProblems, OperatorProblems))]
 async fn list_api_keys(
     State(state): State<ApiState>,
     _: Admin,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<SecretsQuery>,
 ) -> ApiResult<Answer<Page<ApiKey>>> {
-    let limit = params::limit(query.limit, 100, 1000)?;
+    let limit = query.limit()?;
     let keys = state.readers.list_api_keys(query.after, limit + 1).await?;
     Ok(Answer(Page::cut(keys, limit, |key| key.api_key_id.to_string())))
 }
@@ -61,8 +49,8 @@ async fn list_api_keys(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateApiKey {
-    /// What to call it, 1 to 200 characters: who or what will use it.
-    #[schema(min_length = 1, max_length = 200, example = "grafana")]
+    /// What to call it, 1 to 128 bytes: who or what will use it.
+    #[schema(min_length = 1, max_length = 128, example = "grafana")]
     name: String,
     /// What it may do.
     role: Role,

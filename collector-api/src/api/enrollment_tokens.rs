@@ -7,12 +7,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared_model::ProblemCode;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::params::{self, Page};
+use super::params::{self, Page, SecretsQuery};
 use super::{ApiState, OperatorProblems};
 use crate::auth::join_token::{self, CreateTokenError, DEFAULT_TOKEN_TTL, TokenRequest};
 use crate::auth::operator::Admin;
@@ -33,29 +33,17 @@ crate::problems! {
     RevokeProblems = BadParameter, NotFound;
 }
 
-/// Where to begin and how much to return.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct ListQuery {
-    /// Most tokens returned, 1 to 1,000.
-    #[param(default = 100, minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-    /// `next` of the page before.
-    after: Option<Uuid>,
-}
-
 /// Every token ever made, newest first, used up, expired and revoked ones included; secrets are not
 /// stored.
 #[utoipa::path(get, path = "/v1/enrollment-tokens", tag = "access", security(("api_key" = ["admin"])),
-    params(ListQuery),
+    params(SecretsQuery),
     responses((status = 200, description = "Tokens, newest first", body = Page<EnrollmentTokenRow>), ListProblems, OperatorProblems))]
 async fn list_enrollment_tokens(
     State(state): State<ApiState>,
     _: Admin,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<SecretsQuery>,
 ) -> ApiResult<Answer<Page<EnrollmentTokenRow>>> {
-    let limit = params::limit(query.limit, 100, 1000)?;
+    let limit = query.limit()?;
     let tokens = state.readers.enrollment_tokens(query.after, limit + 1).await?;
     Ok(Answer(Page::cut(tokens, limit, |token| token.token_id.to_string())))
 }

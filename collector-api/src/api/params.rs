@@ -2,12 +2,14 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared_model::{FieldError, ProblemCode, Timestamp};
 use time::Duration;
 use time::format_description::well_known::Rfc3339;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
+use crate::auth::join_token::{MAX_NAME_BYTES, is_name};
 use crate::error::{ApiError, ApiResult};
 use crate::store::samples::Window;
 
@@ -19,8 +21,6 @@ pub const MAX_FLEET_WINDOW: Duration = Duration::days(31);
 pub const DEFAULT_WINDOW: Duration = Duration::minutes(15);
 /// Most points of one series in an answer.
 pub const MAX_POINTS: u32 = 1000;
-/// Longest name of a key or token, characters.
-const MAX_NAME_CHARS: usize = 200;
 
 /// A 400 `bad_parameter` that names the parameter.
 pub fn bad_parameter(name: &str, detail: impl Into<String>) -> ApiError {
@@ -38,14 +38,32 @@ fn at_field(code: ProblemCode, what: &str, name: &str, detail: String) -> ApiErr
     error
 }
 
-/// A name an operator gives: 1 to 200 characters, none of them a control character.
+/// A name an operator gives, by the same rule as on the command line.
 pub fn check_name(field: &str, name: &str) -> ApiResult<()> {
-    let length = name.chars().count();
-    if name.trim().is_empty() || length > MAX_NAME_CHARS || name.chars().any(char::is_control) {
-        let detail = format!("must have 1 to {MAX_NAME_CHARS} characters and no control character");
+    if !is_name(name) {
+        let detail = format!("must have 1 to {MAX_NAME_BYTES} bytes and no control character");
         return Err(invalid_field(field, detail));
     }
     Ok(())
+}
+
+/// Where to begin in a list of secrets, and how much to return.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SecretsQuery {
+    /// Most rows returned, 1 to 1,000.
+    #[param(default = 100, minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    pub after: Option<Uuid>,
+}
+
+impl SecretsQuery {
+    /// Rows of a page, checked.
+    pub fn limit(&self) -> ApiResult<i64> {
+        limit(self.limit, 100, 1000)
+    }
 }
 
 /// `limit`, checked.

@@ -69,8 +69,6 @@ struct FoundProcess {
     process_id: ProcessKey,
     /// The command line, redacted on the host that first sent it.
     command_line: String,
-    /// The kernel's short name of it.
-    executable_name: String,
     /// When the fleet first saw it.
     #[serde(with = "time::serde::rfc3339")]
     first_seen_at: OffsetDateTime,
@@ -87,6 +85,8 @@ struct FoundHost {
     host_id: Uuid,
     /// Its name.
     host_name: Option<String>,
+    /// The kernel's short name of the newest run there.
+    executable_name: Option<String>,
     /// Runs of the process known there.
     instance_count: Option<i64>,
     /// Start of the newest run.
@@ -126,7 +126,6 @@ async fn search_processes(
             found.push(FoundProcess {
                 process_id: run.process_id,
                 command_line: run.command_line.clone(),
-                executable_name: run.executable_name.clone(),
                 first_seen_at: run.first_seen_at,
                 host_count: run.host_count,
                 hosts: Vec::new(),
@@ -144,6 +143,7 @@ fn found_host(run: FoundRun) -> Option<FoundHost> {
     Some(FoundHost {
         host_id: run.host_id?,
         host_name: run.host_name,
+        executable_name: run.executable_name,
         instance_count: run.instance_count,
         last_started_at: run.last_started_at,
         last_seen_at: run.last_seen_at,

@@ -52,7 +52,7 @@ pub struct TokenRequest {
 
 /// Whether a name can be stored and shown.
 pub fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control)
+    !name.trim().is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control)
 }
 
 /// Stores a token's digest and gives its paste, which is never shown again.

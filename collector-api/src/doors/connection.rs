@@ -19,8 +19,7 @@ use tower::ServiceExt;
 
 use super::limits::Admission;
 use super::{
-    ANONYMOUS_IDLE, HANDSHAKE_TIMEOUT, MAX_CONNECTION_AGE, MAX_HEAD_BYTES, OPERATOR_IDLE,
-    PeerAddress, VERIFIED_IDLE,
+    ANONYMOUS_IDLE, HANDSHAKE_TIMEOUT, MAX_HEAD_BYTES, OPERATOR_IDLE, PeerAddress, VERIFIED_IDLE,
 };
 use crate::auth::agent::PeerCertificate;
 use crate::lifecycle::Lifecycle;
@@ -34,6 +33,8 @@ pub struct Connection {
     pub(super) router: Router,
     pub(super) lifecycle: Lifecycle,
     pub(super) admission: Admission,
+    /// Age after which it is closed with its next answer, ± 20 %.
+    pub(super) max_age: Duration,
 }
 
 impl Connection {
@@ -94,7 +95,7 @@ impl Connection {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let end_of_age = Instant::now() + jittered(MAX_CONNECTION_AGE);
+        let end_of_age = Instant::now() + jittered(self.max_age);
         let (router, peer, stop) =
             (self.router.clone(), PeerAddress(self.peer), self.lifecycle.stop.clone());
         let service = service_fn(move |request: Request<Incoming>| {
@@ -147,4 +148,51 @@ impl Connection {
 fn jittered(duration: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
     duration.mul_f64(0.8 + 0.4 * f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::limits::ConnectionLimits;
+    use super::*;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// Asks twice on one connection; what came until it was closed or had answered both.
+    async fn ask_twice(max_age: Duration) -> String {
+        let connection = Connection {
+            door: "agent",
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            acceptor: None,
+            router: Router::new().fallback(async || "fine"),
+            lifecycle: Lifecycle::default(),
+            admission: ConnectionLimits::new("agent", 1, 1).admit().unwrap(),
+            max_age,
+        };
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let serve = connection.serve(theirs, None, Some(VERIFIED_IDLE));
+        let ask = async move {
+            let (mut reader, mut writer) = tokio::io::split(ours);
+            let mut heard = Vec::new();
+            for _ in 0..2 {
+                // The second one meets a closed connection where the first was the last.
+                drop(writer.write_all(ASK).await);
+                while !heard.ends_with(b"fine") && reader.read_buf(&mut heard).await.unwrap() > 0 {}
+                heard.push(b'\n');
+            }
+            String::from_utf8(heard).unwrap()
+        };
+        tokio::join!(serve, ask).1
+    }
+
+    #[tokio::test]
+    async fn a_connection_past_its_age_ends_with_its_next_answer() {
+        let young = ask_twice(Duration::from_hours(1)).await;
+        assert_eq!(young.matches("fine").count(), 2, "{young}");
+        assert!(!young.contains("connection: close"), "{young}");
+        let old = ask_twice(Duration::ZERO).await;
+        assert_eq!(old.matches("fine").count(), 1, "{old}");
+        assert!(old.contains("connection: close"), "{old}");
+    }
 }

@@ -10,7 +10,7 @@ use super::writer::Job;
 use crate::error::Chain;
 use crate::metrics::{
     INGEST_COLLISIONS, INGEST_GROUP_FAILURES, INGEST_GROUP_REQUESTS, INGEST_GROUPS, INGEST_REPORTS,
-    INGEST_ROWS,
+    INGEST_ROWS, INGEST_SHED,
 };
 use crate::store::StoreError;
 use crate::store::failure::Failure;
@@ -64,6 +64,27 @@ enum Step {
     Lost,
 }
 
+impl Entry {
+    /// Whether its next piece may be stored.
+    fn goes_on(&self) -> bool {
+        self.job.is_some() && matches!(self.outcome, None | Some(Outcome::Moved(_)))
+    }
+}
+
+/// What came of a request after one more of its pieces. A refusal stays: the agent must hear of it.
+fn merged(before: Option<Outcome>, now: Outcome) -> Outcome {
+    match (before, now) {
+        (Some(Outcome::Moved(before)), Outcome::Moved(mut now)) => {
+            now.accepted += before.accepted;
+            now.duplicates += before.duplicates;
+            now.rejected.splice(0..0, before.rejected);
+            Outcome::Moved(now)
+        }
+        (Some(refused @ (Outcome::Gap(_) | Outcome::Fork(_))), _) => refused,
+        (_, now) => now,
+    }
+}
+
 impl Group {
     pub(super) fn new(jobs: Vec<Job>) -> Self {
         let jobs = jobs.into_iter().map(|job| Entry { job: Some(job), outcome: None }).collect();
@@ -106,8 +127,9 @@ impl Group {
             .collect();
         let mut work = VecDeque::from([all]);
         while let Some(mut pieces) = work.pop_front() {
-            // Once a piece of a request is given up, its later pieces would look like a gap.
-            pieces.retain(|(index, _)| self.jobs[*index].job.is_some());
+            // Once a piece of a request is given up, its later pieces would look like a gap; and once
+            // one is refused, they must not be stored after another writer's.
+            pieces.retain(|(index, _)| self.jobs[*index].goes_on());
             if pieces.is_empty() {
                 continue;
             }
@@ -188,15 +210,7 @@ impl Group {
     fn merge(&mut self, pieces: &[Piece], outcomes: Vec<Outcome>) {
         for ((index, _), outcome) in pieces.iter().zip(outcomes) {
             let entry = &mut self.jobs[*index];
-            entry.outcome = Some(match (entry.outcome.take(), outcome) {
-                (Some(Outcome::Moved(before)), Outcome::Moved(mut now)) => {
-                    now.accepted += before.accepted;
-                    now.duplicates += before.duplicates;
-                    now.rejected.splice(0..0, before.rejected);
-                    Outcome::Moved(now)
-                }
-                (_, outcome) => outcome,
-            });
+            entry.outcome = Some(merged(entry.outcome.take(), outcome));
         }
     }
 
@@ -287,13 +301,65 @@ fn count(inserted: &Inserted, requests: usize) {
     {
         metrics::counter!(INGEST_COLLISIONS, "table" => dictionary).increment(count);
     }
+    metrics::counter!(INGEST_SHED, "place" => "reject_bodies")
+        .increment(inserted.reject_bodies_dropped);
     metrics::counter!(INGEST_GROUPS).increment(1);
     metrics::counter!(INGEST_GROUP_REQUESTS).increment(requests as u64);
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::store::reports::Moved;
+
+    fn moved(acknowledged_sequence: u64) -> Outcome {
+        Outcome::Moved(Moved {
+            acknowledged_sequence,
+            accepted: 1,
+            duplicates: 2,
+            rejected: Vec::new(),
+            server_time: shared_model::Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    #[test]
+    fn a_refused_piece_decides_for_its_request() {
+        let Outcome::Moved(sum) = merged(Some(moved(1)), moved(2)) else { panic!("moved") };
+        assert_eq!((sum.acknowledged_sequence, sum.accepted, sum.duplicates), (2, 2, 4));
+        assert!(matches!(merged(Some(moved(1)), Outcome::Fork(1)), Outcome::Fork(1)));
+        assert!(matches!(merged(Some(Outcome::Fork(1)), moved(2)), Outcome::Fork(1)));
+        assert!(matches!(merged(Some(Outcome::Gap(1)), moved(2)), Outcome::Gap(1)));
+        let entry = |outcome| {
+            let batch =
+                RecordBatch { host_id: Uuid::nil(), stream_id: Uuid::nil(), records: Vec::new() };
+            Entry { job: Some(Job::of(batch).0), outcome }
+        };
+        assert!(entry(None).goes_on() && entry(Some(moved(1))).goes_on());
+        assert!(!entry(Some(Outcome::Fork(1))).goes_on(), "what comes after it is not stored");
+    }
+
+    #[test]
+    fn collisions_and_dropped_bodies_are_counted() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let inserted = Inserted {
+            outcomes: vec![moved(1), Outcome::Fork(1)],
+            rows: [0; SERIES.len()],
+            collisions: crate::store::dictionaries::Collisions { processes: 2, instances: 3 },
+            reject_bodies_dropped: 4,
+        };
+        metrics::with_local_recorder(&recorder, || count(&inserted, 2));
+        let shown = recorder.handle().render();
+        for line in [
+            "procfleet_ingest_dictionary_collisions_total{table=\"processes\"} 2",
+            "procfleet_ingest_dictionary_collisions_total{table=\"process_instances\"} 3",
+            "procfleet_ingest_shed_total{place=\"reject_bodies\"} 4",
+            "procfleet_ingest_reports_total{outcome=\"stream_conflict\"} 1",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+        }
+    }
 
     #[test]
     fn splitting_ends_at_one_record_and_keeps_order() {

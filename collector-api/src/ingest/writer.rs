@@ -65,6 +65,15 @@ pub(super) struct Job {
     bytes: usize,
 }
 
+#[cfg(test)]
+impl Job {
+    /// A job that nobody admitted, and where its answer arrives.
+    pub(super) fn of(batch: RecordBatch) -> (Self, oneshot::Receiver<Reply>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { batch, reply, _admitted: None, rows: 0, bytes: 0 }, answer)
+    }
+}
+
 /// Handle to the writer tasks, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ReportWriter {
@@ -323,5 +332,40 @@ impl WriterTask {
         // Before the queue is free, so that the next task to gather sees it.
         let writing = Writing::begin(&self.writing);
         Some((Group::new(jobs), writing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
+        let (queue, mut receiver) = mpsc::channel(1);
+        let connected = Arc::new(AtomicUsize::new(1));
+        let writer = ReportWriter { queue, connected, stop: CancellationToken::new() };
+        let batch =
+            || RecordBatch { host_id: Uuid::nil(), stream_id: Uuid::nil(), records: Vec::new() };
+        let mut waiting = pin!(writer.write(batch()));
+        assert!(once(waiting.as_mut()).is_pending(), "queued");
+        let Poll::Ready(Err(refused)) = once(pin!(writer.write(batch()))) else {
+            panic!("must not wait")
+        };
+        assert_eq!(refused.problem.code, ProblemCode::Overloaded);
+        assert!(refused.retry_after.is_some());
+        // The one that waits was not harmed; and there is room again.
+        let job = receiver.recv().await.unwrap();
+        assert!(once(pin!(writer.write(batch()))).is_pending());
+        job.reply.send(Reply::Committed(Outcome::Gap(0))).unwrap();
+        assert!(matches!(waiting.await, Ok(Outcome::Gap(0))));
     }
 }

@@ -85,17 +85,14 @@ impl<'a> Dictionaries<'a> {
 
     async fn save_processes(&self, connection: &mut PgConnection) -> Result<u64, StoreError> {
         let ids: Vec<Uuid> = self.processes.keys().map(|id| id.0).collect();
-        let names: Vec<&str> =
-            self.processes.values().map(|p| p.executable_name.as_str()).collect();
         let lines: Vec<&str> = self.processes.values().map(|p| p.command_line.as_str()).collect();
         let inserted = sqlx::query!(
             "/* store::dictionaries::save_processes */
-            insert into processes (process_id, executable_name, command_line)
-            select * from unnest($1::uuid[], $2::text[], $3::text[]) as t (process_id, name, line)
+            insert into processes (process_id, command_line)
+            select * from unnest($1::uuid[], $2::text[]) as t (process_id, line)
             order by process_id
             on conflict do nothing",
             &ids,
-            &names as _,
             &lines as _
         )
         .execute(&mut *connection)
@@ -151,6 +148,7 @@ impl<'a> Dictionaries<'a> {
         let parents: Vec<_> = of().map(|i| i.definition.parent_pid.map(u32::cast_signed)).collect();
         let users: Vec<_> = of().map(|i| i.definition.user_id.map(i64::from)).collect();
         let owners: Vec<_> = of().map(|i| i.definition.owner.as_deref()).collect();
+        let names: Vec<_> = of().map(|i| i.definition.executable_name.as_deref()).collect();
         let paths: Vec<_> = of().map(|i| i.definition.executable_path.as_deref()).collect();
         let cgroups: Vec<_> = of().map(|i| i.definition.cgroup.as_deref()).collect();
         let units: Vec<_> = of().map(|i| i.definition.systemd_unit.as_deref()).collect();
@@ -163,17 +161,19 @@ impl<'a> Dictionaries<'a> {
             "/* store::dictionaries::save_instances */
             insert into process_instances as known (host_id, instance_id, described_at, boot_id,
                 process_id, creation_time, start_ticks, pid, parent_pid, user_id, owner,
-                executable_path, cgroup, systemd_unit, container_id, pod_uid, service_ports)
-            select t.host_id, t.instance_id, a, b, c, d, e, f, g, h, i, j, k, l, m, n, ports::integer[]
+                executable_name, executable_path, cgroup, systemd_unit, container_id, pod_uid, service_ports)
+            select t.host_id, t.instance_id, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, ports::integer[]
             from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[], $5::uuid[],
                 $6::timestamptz[], $7::bigint[], $8::integer[], $9::integer[], $10::bigint[],
-                $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
-                as t (host_id, instance_id, a, b, c, d, e, f, g, h, i, j, k, l, m, n, ports)
+                $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
+                $18::text[])
+                as t (host_id, instance_id, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, ports)
             order by host_id, instance_id
             on conflict (host_id, instance_id) do update set
                 described_at = excluded.described_at, process_id = excluded.process_id,
                 parent_pid = excluded.parent_pid, user_id = excluded.user_id,
-                owner = excluded.owner, executable_path = excluded.executable_path,
+                owner = excluded.owner, executable_name = excluded.executable_name,
+                executable_path = excluded.executable_path,
                 cgroup = excluded.cgroup, systemd_unit = excluded.systemd_unit,
                 container_id = excluded.container_id, pod_uid = excluded.pod_uid,
                 service_ports = excluded.service_ports
@@ -181,7 +181,7 @@ impl<'a> Dictionaries<'a> {
                 and (known.boot_id, known.pid, known.start_ticks)
                     = (excluded.boot_id, excluded.pid, excluded.start_ticks)",
             &hosts, &ids, &described_at, &boots, &processes, &created, &ticks, &pids,
-            &parents as _, &users as _, &owners as _, &paths as _, &cgroups as _, &units as _,
+            &parents as _, &users as _, &owners as _, &names as _, &paths as _, &cgroups as _, &units as _,
             &containers as _, &pods as _, &ports as _
         )
         .execute(&mut *connection)

@@ -26,6 +26,8 @@ pub struct Instance {
     pub user_id: Option<i64>,
     /// Name of that user on the host.
     pub owner: Option<String>,
+    /// The kernel's short name of it.
+    pub executable_name: Option<String>,
     /// The file it executes.
     pub executable_path: Option<String>,
     /// systemd unit.
@@ -50,8 +52,6 @@ pub struct ProcessText {
     pub process_id: ProcessKey,
     /// The command line, redacted on the host that first sent it.
     pub command_line: String,
-    /// The kernel's short name of it.
-    pub executable_name: String,
 }
 
 /// A process that a search found, on one of the hosts that ran it.
@@ -61,8 +61,6 @@ pub struct FoundRun {
     pub process_id: ProcessKey,
     /// Its command line.
     pub command_line: String,
-    /// The kernel's short name of it.
-    pub executable_name: String,
     /// When the fleet first saw it.
     pub first_seen_at: OffsetDateTime,
     /// Hosts that ran it, those left out included.
@@ -71,6 +69,8 @@ pub struct FoundRun {
     pub host_id: Option<Uuid>,
     /// Its name.
     pub host_name: Option<String>,
+    /// The kernel's short name of the newest run there.
+    pub executable_name: Option<String>,
     /// Runs known there.
     pub instance_count: Option<i64>,
     /// Start of the newest run.
@@ -85,7 +85,7 @@ impl Store {
         sqlx::query_as!(
             ProcessText,
             r#"/* find_process */
-            select process_id as "process_id: ProcessKey", command_line, executable_name
+            select process_id as "process_id: ProcessKey", command_line
             from processes where process_id = $1"#,
             id.0,
         )
@@ -105,7 +105,7 @@ impl Store {
             Instance,
             r#"/* find_instances */
             select instance_id as "instance_id: InstanceKey", process_id as "process_id: ProcessKey", pid, parent_pid, user_id, owner,
-                   executable_path, systemd_unit, container_id, pod_uid, service_ports, cgroup, creation_time
+                   executable_name, executable_path, systemd_unit, container_id, pod_uid, service_ports, cgroup, creation_time
             from process_instances where host_id = $1 and instance_id = any($2)
             order by creation_time desc, instance_id"#,
             host_id,
@@ -133,7 +133,7 @@ impl Store {
             FoundRun,
             r#"/* search_processes */
             with found as materialized (
-                select p.process_id, p.command_line, p.executable_name, p.first_seen_at from processes p
+                select p.process_id, p.command_line, p.first_seen_at from processes p
                 where ($1::text is null or p.command_line ilike $1) and ($5::text is null or p.command_line ilike $5)
                   and ($6::text is null or p.command_line ilike $6) and ($7::text is null or p.command_line ilike $7)
                   and ($8::text is null or p.command_line ilike $8) and ($9::text is null or p.command_line ilike $9)
@@ -142,6 +142,7 @@ impl Store {
             ), runs as materialized (
                 select i.process_id, i.host_id, count(*) as instance_count,
                        max(i.creation_time) as last_started_at, max(i.described_at) as described_at,
+                       (array_agg(i.executable_name order by i.creation_time desc))[1] as executable_name,
                        row_number() over (partition by i.process_id order by max(i.creation_time) desc, i.host_id) as place,
                        count(*) over (partition by i.process_id) as host_count
                 from process_instances i join found f using (process_id)
@@ -155,9 +156,9 @@ impl Store {
                   and s.host_id in (select r.host_id from runs r where r.place <= $4)
                 group by i.process_id, i.host_id
             )
-            select f.process_id as "process_id: ProcessKey", f.command_line, f.executable_name, f.first_seen_at,
+            select f.process_id as "process_id: ProcessKey", f.command_line, f.first_seen_at,
                    coalesce(r.host_count, 0) as "host_count!", r.host_id as "host_id?", h.host_name as "host_name?",
-                   r.instance_count as "instance_count?", r.last_started_at as "last_started_at?",
+                   r.executable_name as "executable_name?", r.instance_count as "instance_count?", r.last_started_at as "last_started_at?",
                    greatest(r.last_started_at, r.described_at, s.sampled_at) as "last_seen_at?"
             from found f
             left join runs r on r.process_id = f.process_id and r.place <= $4

@@ -27,6 +27,10 @@ use super::{Store, StoreError, nodelay};
 /// Most bytes of a rejected record that are kept.
 const MAX_REJECT_BODY_BYTES: usize = 64 << 10;
 
+/// Bodies of rejected records kept per host, the newest, and their bytes.
+const MAX_REJECT_BODIES: i64 = 100;
+const MAX_REJECT_BODIES_BYTES: i64 = 1 << 20;
+
 /// Some consecutive records of one request.
 #[derive(Clone, Debug)]
 pub struct Unit<'a> {
@@ -77,6 +81,8 @@ pub struct Inserted {
     pub rows: [u64; SERIES.len()],
     /// Dictionary entries that collided.
     pub collisions: Collisions,
+    /// Bodies of older rejects dropped.
+    pub reject_bodies_dropped: u64,
 }
 
 /// A long-lived connection that inserts reports.
@@ -193,14 +199,14 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
             Ok(accepted.decide(unit, cursor, locked.window))
         })
         .collect::<Result<Vec<Outcome>, StoreError>>()?;
-    save_rejects(connection, &accepted.rejects).await?;
+    let reject_bodies_dropped = save_rejects(connection, &accepted.rejects).await?;
     accepted.late.mark(connection).await?;
     let collisions = accepted.dictionaries.save_definitions(connection).await?;
     let rows = copy_series(connection, &accepted.stored).await?;
     let moved: Vec<&LockedCursor> = locked.cursors.iter().collect();
     cursors::save(connection, &moved).await?;
     accepted.dictionaries.save_hosts(connection).await?;
-    Ok(Inserted { outcomes, rows, collisions })
+    Ok(Inserted { outcomes, rows, collisions, reject_bodies_dropped })
 }
 
 impl<'a> Accepted<'a> {
@@ -291,12 +297,13 @@ fn gap_code(reason: shared_model::GapReason) -> String {
     }
 }
 
+/// Returns how many older bodies gave way.
 async fn save_rejects(
     connection: &mut PgConnection,
     rejects: &[Reject<'_>],
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     if rejects.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let hosts: Vec<_> = rejects.iter().map(|r| r.batch.host_id).collect();
     let streams: Vec<_> = rejects.iter().map(|r| r.batch.stream_id).collect();
@@ -308,7 +315,10 @@ async fn save_rejects(
     let digests: Vec<_> = rejects.iter().map(|r| r.record.sha256.as_slice()).collect();
     let bodies: Vec<_> = rejects
         .iter()
-        .map(|r| &r.record.line[..r.record.line.len().min(MAX_REJECT_BODY_BYTES)])
+        .map(|r| match r.record.content {
+            Content::Gap(_) => None,
+            _ => Some(&r.record.line[..r.record.line.len().min(MAX_REJECT_BODY_BYTES)]),
+        })
         .collect();
     sqlx::query!(
         "/* store::reports::save_rejects */
@@ -327,10 +337,34 @@ async fn save_rejects(
         &digests as _,
         &bodies as _
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .map_err(StoreError::of("insert_reports.save_rejects"))?;
-    Ok(())
+    drop_old_bodies(connection, &hosts).await
+}
+
+/// Keeps the bodies of `hosts`' rejects within their bound, the newest. That a record was rejected, why,
+/// and its digest stay.
+async fn drop_old_bodies(connection: &mut PgConnection, hosts: &[Uuid]) -> Result<u64, StoreError> {
+    let dropped = sqlx::query!(
+        "/* store::reports::drop_old_bodies */
+        update ingest_rejects as r set body = null
+        from (
+            select host_id, stream_id, sequence,
+                row_number() over newest as place, sum(length(body)) over newest as bytes
+            from ingest_rejects where body is not null and host_id = any($1)
+            window newest as (partition by host_id order by received_at desc, stream_id, sequence desc)
+        ) as kept
+        where (kept.place > $2 or kept.bytes > $3) and r.host_id = kept.host_id
+            and r.stream_id = kept.stream_id and r.sequence = kept.sequence",
+        hosts,
+        MAX_REJECT_BODIES,
+        MAX_REJECT_BODIES_BYTES
+    )
+    .execute(connection)
+    .await
+    .map_err(StoreError::of("insert_reports.drop_old_bodies"))?;
+    Ok(dropped.rows_affected())
 }
 
 /// Copies the rows of all series. Returns the rows stored per series.

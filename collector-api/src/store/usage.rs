@@ -153,7 +153,7 @@ pub struct Usage {
     pub process_id: Option<ProcessKey>,
     /// Its command line, redacted on the host.
     pub command_line: Option<String>,
-    /// The kernel's short name of it.
+    /// The kernel's short name of it, of a process that of its newest run.
     pub executable_name: Option<String>,
     /// The file it executes.
     pub executable_path: Option<String>,
@@ -189,7 +189,7 @@ pub struct Change {
     pub process_id: Option<ProcessKey>,
     /// Its command line, redacted on the host.
     pub command_line: Option<String>,
-    /// The kernel's short name of it.
+    /// The kernel's short name of it, of a process that of its newest run.
     pub executable_name: Option<String>,
     /// Use in the window: per second (CPU: µs), of memory the highest. Null: nothing was recorded.
     pub value: Option<f64>,

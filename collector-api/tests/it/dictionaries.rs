@@ -45,13 +45,11 @@ async fn colliding_entries_are_counted_and_the_first_stays() {
             &report_of(&record).instance_definitions[0],
         );
         let mut connection = database.connect().await.unwrap();
-        sqlx::query(
-            "insert into processes (process_id, executable_name, command_line) values ($1, 'other', 'first')",
-        )
-        .bind(process.process_id.0)
-        .execute(&mut connection)
-        .await
-        .unwrap();
+        sqlx::query("insert into processes (process_id, command_line) values ($1, 'first')")
+            .bind(process.process_id.0)
+            .execute(&mut connection)
+            .await
+            .unwrap();
         sqlx::query(
             "insert into process_instances (host_id, instance_id, process_id, boot_id, creation_time,
                 start_ticks, pid, described_at)
@@ -79,6 +77,38 @@ async fn colliding_entries_are_counted_and_the_first_stays() {
         });
         let inserted = insert(&database, &[batch(&host, &again)]).await;
         assert_eq!((inserted.collisions.processes, inserted.collisions.instances), (0, 0));
+    }
+}
+
+/// Two hosts run one command line under different names: each keeps its own.
+#[tokio::test]
+async fn a_short_name_belongs_to_the_run() {
+    for engine in Engine::ALL {
+        let database = TestDatabase::create(engine).await.unwrap();
+        let (one, two) = (Host::enroll(&database, 1).await, Host::enroll(&database, 2).await);
+        let named = |host: &Host, name: &str| {
+            let record = changed(host.report(1), |report| {
+                let process = shared_model::ProcessDefinition {
+                    process_id: shared_model::ProcessId::of("same"),
+                    command_line: "same".into(),
+                };
+                report.instance_definitions.truncate(1);
+                report.instance_definitions[0].process_id = process.process_id;
+                report.instance_definitions[0].executable_name = Some(name.into());
+                report.process_definitions = vec![process];
+            });
+            batch(host, &record)
+        };
+        insert(&database, &[named(&one, "first"), named(&two, "second")]).await;
+        let mut connection = database.connect().await.unwrap();
+        let names: Vec<Option<String>> = sqlx::query_scalar(
+            "select executable_name from process_instances join processes using (process_id)
+            where command_line = 'same' order by 1",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        assert_eq!(names, [Some("first".to_owned()), Some("second".to_owned())]);
     }
 }
 

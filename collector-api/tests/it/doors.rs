@@ -6,8 +6,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use axum::routing::get;
+use collector_api::app;
 use collector_api::auth::agent::{CHECK_TTL, CertificateChecks, PeerCertificate};
 use collector_api::doors::layers::{REQUEST_ID, wrap};
+use collector_api::lifecycle::Lifecycle;
+use collector_api::metrics;
 use fleet_sim::eventually::eventually;
 use http_body_util::BodyExt as _;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -132,6 +135,43 @@ async fn an_agents_certificate_is_no_servers() {
         )
     );
     assert!(wrong_purpose, "{error:?}");
+}
+
+/// With a certificate of the operator's own, for who trusts that and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_door_speaks_tls_from_files() {
+    let fleet = Fleet::create("operator-tls").await;
+    let directory = fleet.ca_key_file().parent().unwrap().to_owned();
+    let (certificate_file, key_file) = (directory.join("o.crt"), directory.join("o.key"));
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap();
+    std::fs::write(&certificate_file, certificate.pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let mut config = fleet.config();
+    config.operator_door.tls_certificate_file = Some(certificate_file);
+    config.operator_door.tls_key_file = Some(key_file);
+    let server = fleet.serve(&config).await;
+
+    let url = format!("https://{}/livez", server.addresses.operator);
+    fleet_sim::simulated::install_crypto();
+    let root = reqwest::Certificate::from_pem(certificate.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().timeout(PATIENCE);
+    let response = client.build().unwrap().get(&url).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(fleet.client(None).get(&url).send().await.is_err(), "not the agents' authority");
+    let plain = plain_client().get(server.operator_url("/livez")).send().await;
+    assert!(plain.is_err(), "nothing in clear");
+
+    config.operator_door.tls_key_file = None;
+    let lifecycle = Lifecycle::default();
+    let refused = app::start(&config, &lifecycle, false, metrics::install()).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("needed together")
+            || std::error::Error::source(&refused)
+                .is_some_and(|why| why.to_string().contains("needed together")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -193,6 +193,38 @@ async fn a_crashed_task_closes_the_doors_and_is_reported() {
     assert!(TcpStream::connect(server.addresses.agent).await.is_err());
 }
 
+/// Who does not want to wait sends the signal again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_the_server_at_once() {
+    let fleet = Fleet::create("second-signal").await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_procfleet-server"))
+        .arg("serve")
+        .env("PROCFLEET_DATABASE_URL", &fleet.database.url)
+        .env("PROCFLEET_CA_KEY_FILE", fleet.ca_key_file())
+        .env("PROCFLEET_AGENT_DOOR__LISTEN", "127.0.0.1:0")
+        .env("PROCFLEET_OPERATOR_DOOR__LISTEN", "127.0.0.1:0")
+        .env("PROCFLEET_DRAIN_DELAY_MS", "3600000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut wait_for = |what: &str| {
+        let found = lines.by_ref().map(Result::unwrap).find(|line| line.contains(what));
+        assert!(found.is_some(), "the server ended before it said {what}");
+    };
+    let signal = |child: &std::process::Child| {
+        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    };
+    wait_for("listening");
+    signal(&child);
+    wait_for("stopping");
+    signal(&child);
+    wait_for("second signal");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_not_there_yet_is_waited_for_and_named_without_its_password() {
     let nowhere = fleet_sim::address::free_address().unwrap();

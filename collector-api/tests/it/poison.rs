@@ -148,3 +148,51 @@ async fn an_error_nobody_foresaw_discards_nothing() {
     assert_eq!(stored(&database, &host).await, 3);
     replica.finish().await;
 }
+
+/// A host that sends nothing but poison takes no more than its share of the database.
+#[tokio::test]
+async fn the_bodies_of_rejects_are_bounded_per_host() {
+    for engine in Engine::ALL {
+        let database = TestDatabase::create(engine).await.unwrap();
+        let replica = Replica::start(&database).await;
+        let (noisy, quiet) = (Host::enroll(&database, 1).await, Host::enroll(&database, 2).await);
+        let bad =
+            |host: &Host, sequence| changed(host.report(sequence), |report| report.interval_ms = 0);
+        let (status, problem) = replica.post_records(quiet.host_id, &[bad(&quiet, 1)]).await;
+        assert_eq!(status, 422, "{problem}");
+        for from in [1, 61] {
+            let records: Vec<_> = (from..from + 60).map(|sequence| bad(&noisy, sequence)).collect();
+            let (status, problem) = replica.post_records(noisy.host_id, &records).await;
+            assert_eq!(
+                (status.as_u16(), &problem["acknowledged_sequence"]),
+                (422, &(from + 59).into())
+            );
+        }
+        let all = "select count(*) from ingest_rejects where body_sha256 is not null";
+        assert_eq!(count(&database, all).await, 121, "every reject is on record");
+        let bodies = "select count(*) from ingest_rejects where body is not null and sequence > 20";
+        assert_eq!(count(&database, bodies).await, 100, "the newest bodies of the noisy host");
+        let bodies = "select count(*) from ingest_rejects where body is not null";
+        assert_eq!(count(&database, bodies).await, 101, "and the one of the other host");
+        // Few, but large.
+        let large = |sequence| {
+            changed(bad(&noisy, sequence), |report| {
+                let row = report.process_definitions.first().cloned();
+                let row = row.unwrap_or_else(|| shared_model::ProcessDefinition {
+                    process_id: shared_model::ProcessId::of(""),
+                    command_line: String::new(),
+                });
+                let command_line = "x".repeat(60 << 10);
+                report.process_definitions =
+                    vec![shared_model::ProcessDefinition { command_line, ..row }; 2];
+            })
+        };
+        let records: Vec<_> = (121..=150).map(large).collect();
+        let (status, problem) = replica.post_records(noisy.host_id, &records).await;
+        assert_eq!(status, 422, "{problem}");
+        let bytes = "select sum(length(body))::bigint from ingest_rejects where sequence > 20";
+        let bytes = count(&database, bytes).await;
+        assert!((900 << 10..=1 << 20).contains(&bytes), "{bytes}");
+        replica.finish().await;
+    }
+}

@@ -54,8 +54,8 @@ async fn dictionaries_are_collected_when_nothing_names_them_and_come_back() {
         assert_eq!(count(&database, PROCESSES).await, processes);
         execute(
             &database,
-            "insert into processes (process_id, executable_name, command_line)
-                values (gen_random_uuid(), 'sh', 'sh -c once');
+            "insert into processes (process_id, command_line)
+                values (gen_random_uuid(), 'sh -c once');
             update processes set unreferenced_since = now() - interval '50 days'"
                 .into(),
         )

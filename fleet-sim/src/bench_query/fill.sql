@@ -15,8 +15,8 @@ insert into heartbeats (host_id, last_seen_at, last_sampled_at, interval_ms) sel
 --;
 -- command lines
 drop index if exists processes_command_line;
-insert into processes (process_id, executable_name, command_line)
-    select md5(line)::uuid, 'name', line from (
+insert into processes (process_id, command_line)
+    select md5(line)::uuid, line from (
         select format('/srv/%s/bin/%s --instance=%s --listen=10.%s.%s.%s:%s --data=/var/lib/%s/%s %s',
             (array['mysql', 'kafka', 'redis', 'nginx', 'spark', 'postgres'])[1 + n % 6],
             (array['mysqld', 'java', 'redis-server', 'worker', 'executor', 'postmaster', 'python3'])[1 + n % 7],

@@ -126,6 +126,7 @@ impl Generator {
                 creation_time: self.plan.started_at,
                 user_id: Some(1000),
                 owner: Some("worker".into()),
+                executable_name: Some("worker".into()),
                 executable_path: Some("/usr/bin/worker".into()),
                 cgroup: Some("/system.slice/worker.service".into()),
                 systemd_unit: Some("worker.service".into()),
@@ -133,8 +134,7 @@ impl Generator {
                 pod_uid: None,
                 service_ports: (slot == 0).then(|| vec![3306, 33_060]),
             });
-            let definition =
-                ProcessDefinition { process_id, command_line, executable_name: "worker".into() };
+            let definition = ProcessDefinition { process_id, command_line };
             if !report.process_definitions.contains(&definition) {
                 report.process_definitions.push(definition);
             }

@@ -114,7 +114,6 @@ pub(crate) fn full_report() -> Report {
         process_definitions: vec![ProcessDefinition {
             process_id,
             command_line: command_line.into(),
-            executable_name: "mysqld".into(),
         }],
         instance_definitions: vec![InstanceDefinition {
             instance_id,
@@ -125,6 +124,7 @@ pub(crate) fn full_report() -> Report {
             creation_time: datetime!(2026-11-08 12:00:00 UTC),
             user_id: Some(999),
             owner: Some("mysql".into()),
+            executable_name: Some("mysqld".into()),
             executable_path: Some("/usr/sbin/mysqld".into()),
             cgroup: Some("/system.slice/mysqld@3306.service".into()),
             systemd_unit: Some("mysqld@3306.service".into()),
@@ -297,7 +297,7 @@ prop_compose! {
     ) -> (ProcessDefinition, InstanceDefinition) {
         let process_id = ProcessId::of(&command_line);
         (
-            ProcessDefinition { process_id, command_line, executable_name: "x".into() },
+            ProcessDefinition { process_id, command_line },
             InstanceDefinition {
                 instance_id: InstanceId::of(boot_id, pid, start_ticks),
                 process_id,
@@ -307,6 +307,7 @@ prop_compose! {
                 creation_time,
                 user_id: None,
                 owner,
+                executable_name: Some("x".into()),
                 executable_path: None,
                 cgroup: None,
                 systemd_unit: None,

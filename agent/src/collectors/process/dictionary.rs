@@ -87,6 +87,8 @@ impl Entry {
 #[derive(Debug, PartialEq)]
 struct Definition {
     process: ProcessDefinition,
+    /// `comm`, of this run.
+    executable_name: String,
     details: Details,
 }
 
@@ -154,14 +156,10 @@ impl Dictionary {
         comm: &[u8],
         is_kernel_thread: bool,
     ) -> ProcessDefinition {
-        let executable_name = executable_name(comm, is_kernel_thread);
         let line = render(raw, &self.redactor);
-        let command_line = line.unwrap_or_else(|| bracketed(&executable_name));
-        ProcessDefinition {
-            process_id: ProcessId::of(&command_line),
-            command_line,
-            executable_name,
-        }
+        let command_line =
+            line.unwrap_or_else(|| bracketed(&executable_name(comm, is_kernel_thread)));
+        ProcessDefinition { process_id: ProcessId::of(&command_line), command_line }
     }
 
     /// The name of a user, as of the last description.
@@ -224,7 +222,7 @@ impl Dictionary {
         match &live.entry.definition {
             Some(definition) => {
                 let process = &definition.process;
-                let matches = any(&process.command_line) || any(&process.executable_name);
+                let matches = any(&process.command_line) || any(&definition.executable_name);
                 live.entry.matches = Some(matches);
                 matches
             }
@@ -315,6 +313,7 @@ impl Dictionary {
                 creation_time: started_at(live.start_ticks),
                 user_id: details.user_id,
                 owner: owner.map(str::to_owned),
+                executable_name: Some(definition.executable_name.clone()),
                 executable_path: details.executable_path.clone(),
                 cgroup: details.cgroup.clone(),
                 systemd_unit: details.cgroup.as_deref().and_then(systemd_unit).map(str::to_owned),
@@ -357,9 +356,8 @@ fn set_definition(live: &mut Live, mut details: Details, redactor: &Redactor) {
     let executable_name = executable_name(&live.comm, live.is_kernel_thread);
     let raw = std::mem::take(&mut details.command_line);
     let command_line = render(&raw, redactor).unwrap_or_else(|| bracketed(&executable_name));
-    let process_id = ProcessId::of(&command_line);
-    let process = ProcessDefinition { process_id, command_line, executable_name };
-    let definition = Definition { process, details };
+    let process = ProcessDefinition { process_id: ProcessId::of(&command_line), command_line };
+    let definition = Definition { process, executable_name, details };
     if live.entry.definition.as_deref() != Some(&definition) {
         live.entry.definition = Some(Box::new(definition));
         (live.entry.described_at, live.entry.matches) = (None, None);

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use self::log::{Ended, Fold, Interval, Kind};
 use self::watch::Watch;
 use super::cgroups::Cgroups;
-use super::command_line::without_cut_url;
+use super::command_line::{executable_name, without_cut_url};
 use super::dictionary::{Dictionary, Table};
 use super::ended::Cpu;
 use super::live::{Live, Units};
@@ -355,6 +355,10 @@ impl Describing<'_> {
                 + super::from_ticks(start, self.exits.units.ticks_per_second),
             user_id: Some(of.user_id),
             owner: self.dictionary.owner(of.user_id).map(str::to_owned),
+            executable_name: Some(executable_name(
+                of.comm.bytes(),
+                ended.exit.flags & KERNEL_THREAD != 0,
+            )),
             executable_path: None,
             cgroup: path.map(str::to_owned),
             systemd_unit: path.and_then(systemd_unit).map(str::to_owned),

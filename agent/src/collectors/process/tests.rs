@@ -152,10 +152,10 @@ fn an_instance_is_described_once_and_when_it_changes() {
     let process = &batch.process_definitions[0];
     assert_eq!(process.command_line, "/bin/a --password=***");
     assert_eq!(process.process_id, ProcessId::of("/bin/a --password=***"));
-    assert_eq!(process.executable_name, "a");
     assert_eq!(batch.instance_definitions.len(), 2);
     let instance = batch.instance_definitions.iter().find(|instance| instance.pid == 10).unwrap();
     assert_eq!(instance.instance_id, id(10, 500));
+    assert_eq!(instance.executable_name.as_deref(), Some("a"));
     assert_eq!((instance.user_id, instance.owner.as_deref()), (Some(1000), Some("alice")));
     assert_eq!(instance.systemd_unit.as_deref(), Some("x.service"));
     assert_eq!(instance.creation_time.unix_timestamp(), 1_700_000_005);

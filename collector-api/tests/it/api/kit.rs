@@ -154,7 +154,7 @@ pub(super) async fn instance(
     command_line: &str,
 ) -> Uuid {
     let ProcessId(process_id) = ProcessId::of(command_line);
-    sqlx::query("insert into processes values ($1, 'name', $2) on conflict do nothing")
+    sqlx::query("insert into processes values ($1, $2) on conflict do nothing")
         .bind(process_id)
         .bind(command_line)
         .execute(&mut *connection)
@@ -162,8 +162,8 @@ pub(super) async fn instance(
         .unwrap();
     sqlx::query(
         "insert into process_instances (host_id, instance_id, process_id, boot_id, creation_time,
-             described_at, start_ticks, pid, parent_pid, user_id, owner, systemd_unit, container_id, cgroup)
-         values ($1, $2, $3, $1, $4, $4, 1, $5, 1, 1000, 'alice', 'db.service', null, '/db.slice')",
+             described_at, start_ticks, pid, parent_pid, user_id, owner, executable_name, systemd_unit, container_id, cgroup)
+         values ($1, $2, $3, $1, $4, $4, 1, $5, 1, 1000, 'alice', 'name', 'db.service', null, '/db.slice')",
     )
     .bind(host_id)
     .bind(instance_id)
