@@ -373,13 +373,11 @@ impl Delivery<'_> {
             Outcome::Progress(pause) => {
                 self.endpoints.succeeded();
                 self.failures = 0;
-                let mut status = lock(&self.uplink.status);
-                *status = UplinkStatus {
+                *lock(&self.uplink.status) = UplinkStatus {
                     endpoint: Some(endpoint.to_string()),
                     last_success_at: Some(Instant::now()),
                     ..UplinkStatus::default()
                 };
-                drop(status);
                 self.pause(pause).await;
                 return true;
             }

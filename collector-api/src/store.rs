@@ -94,7 +94,7 @@ impl StoreError {
     }
 }
 
-/// PgBouncer's answer to a setting that it does not know.
+/// `PgBouncer`'s answer to a setting that it does not know.
 fn is_refused_startup(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")

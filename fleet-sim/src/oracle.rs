@@ -132,7 +132,7 @@ async fn check_rejects(
         let sequence = record.head().sequence;
         if ahead.contains(&sequence) {
             let sequence = i64::try_from(sequence)?;
-            expected.push((sequence, sequence, ProblemCode::TimestampInFuture.as_str().into()));
+            expected.push((sequence, sequence, ProblemCode::TimestampInFuture.as_str()));
         }
     }
     check_equal("gaps and rejects", &stored, &expected)?;

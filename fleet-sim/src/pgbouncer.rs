@@ -1,4 +1,4 @@
-//! A real PgBouncer in transaction mode, in front of a cluster of the test's own.
+//! A real `PgBouncer` in transaction mode, in front of a cluster of the test's own.
 
 use std::fs;
 use std::net::SocketAddr;

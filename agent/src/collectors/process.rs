@@ -465,8 +465,13 @@ impl Processes {
         let started_at = |ticks: u64| booted_at + since_boot(ticks);
         self.dictionary.describe(&mut self.table, batch, tick.monotonic, started_at);
         let uptime = since_boot(self.previous.map_or(0, |walk| walk.uptime_ticks));
-        let clock = Clock { sampled_at: tick.sampled_at, uptime, booted_at };
-        self.exits.report(&self.table, &mut self.dictionary, tick.describe_all, &clock, batch);
+        let clock = Clock {
+            sampled_at: tick.sampled_at,
+            uptime,
+            booted_at,
+            describe_all: tick.describe_all,
+        };
+        self.exits.report(&self.table, &mut self.dictionary, &clock, batch);
         Ok(())
     }
 }

@@ -31,7 +31,8 @@ fn screen(model: &mut Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| view::draw(frame, model)).unwrap();
     let cells = terminal.backend().buffer().content();
-    let line = |line: &[ratatui::buffer::Cell]| line.iter().map(|cell| cell.symbol()).collect();
+    let line =
+        |line: &[ratatui::buffer::Cell]| line.iter().map(ratatui::buffer::Cell::symbol).collect();
     cells.chunks(usize::from(width)).map(line).collect::<Vec<String>>().join("\n")
 }
 

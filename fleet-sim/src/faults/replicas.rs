@@ -31,7 +31,7 @@ pub async fn stop(arena: &mut Arena, time: Duration) -> Result<()> {
 /// SIGKILL of the load balancer, with every connection, and a new one.
 pub async fn restart_balancer(arena: &mut Arena) -> Result<()> {
     arena.balancer.kill()?;
-    let doors: Vec<_> = arena.servers.iter().map(|server| server.doors()).collect();
+    let doors: Vec<_> = arena.servers.iter().map(crate::server::ServerProcess::doors).collect();
     arena.balancer = HaproxyProcess::start(arena.listen, &doors).await?;
     arena.progress("a restart of the load balancer").await
 }

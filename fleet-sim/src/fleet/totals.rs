@@ -1,6 +1,5 @@
 //! What a fleet did so far: counters that every agent's task adds to.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -84,8 +83,8 @@ impl Totals {
             self.lost.get()
         );
         if let Some(p99) = self.answered.quantile(0.99) {
-            // Writing to a String cannot fail.
-            let _ = write!(line, ", p99 {p99:.0} ms");
+            let p99 = format!(", p99 {p99:.0} ms");
+            line.push_str(&p99);
         }
         line
     }

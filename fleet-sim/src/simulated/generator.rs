@@ -50,7 +50,7 @@ impl Generator {
 
     fn boot_id(&self, sequence: u64) -> Uuid {
         let every = self.plan.shape.restart_every;
-        let boot = if every == 0 { 0 } else { (sequence - 1) / every };
+        let boot = (sequence - 1).checked_div(every).unwrap_or(0);
         Uuid::from_u64_pair(self.plan.seed, !self.plan.seed ^ boot)
     }
 

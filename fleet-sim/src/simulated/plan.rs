@@ -1,6 +1,5 @@
 //! What a simulated host looks like, and when it samples.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use shared_model::Timestamp;
@@ -120,8 +119,8 @@ pub(super) fn command_line(number: u64) -> String {
     let mut line = format!("/usr/lib/service-{number}/bin/run --instance={number}");
     while (line.len() as u64) < length {
         let option = random.below(1000);
-        // Writing to a String cannot fail.
-        let _ = write!(line, " --option-{option}=/srv/data/{number}/{option}");
+        let argument = format!(" --option-{option}=/srv/data/{number}/{option}");
+        line.push_str(&argument);
     }
     line.truncate(usize::try_from(length).unwrap_or(50));
     line

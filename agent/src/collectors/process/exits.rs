@@ -49,7 +49,7 @@ const MAX_DESCRIBED: usize = 4096;
 /// Arguments that the kernel's event holds, bytes: one that is as long was cut.
 const CUT_LINE_BYTES: usize = 4096;
 
-/// What turns the kernel's times into the report's.
+/// What turns the kernel's times into the report's, and what the tick asks for.
 pub(super) struct Clock {
     /// Wall clock at the tick.
     pub(super) sampled_at: Timestamp,
@@ -57,6 +57,8 @@ pub(super) struct Clock {
     pub(super) uptime: Duration,
     /// Wall clock at the boot.
     pub(super) booted_at: Timestamp,
+    /// Describe everything again: the server may have missed it.
+    pub(super) describe_all: bool,
 }
 
 /// See the module.
@@ -148,12 +150,11 @@ impl Exits {
         &mut self,
         table: &Table,
         dictionary: &mut Dictionary,
-        describe_all: bool,
         clock: &Clock,
         batch: &mut Batch,
     ) {
         let is_old = clock.uptime.saturating_sub(self.described_since) >= DESCRIBE_EVERY;
-        if describe_all || is_old || self.described.len() > MAX_DESCRIBED {
+        if clock.describe_all || is_old || self.described.len() > MAX_DESCRIBED {
             self.described.clear();
             self.described_since = clock.uptime;
         }

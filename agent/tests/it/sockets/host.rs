@@ -81,6 +81,6 @@ pub(crate) fn connections_of(report: &Report, instance: InstanceId) -> Vec<&Conn
 
 /// (received, transmitted) of one instance, as its row of `processes[]` says.
 pub(crate) fn traffic_of(report: &Report, instance: InstanceId) -> (Option<u64>, Option<u64>) {
-    let row = report.processes.iter().find(|row| row.instance_id == instance).expect("a row");
+    let row = report.processes.iter().find(|row| row.instance_id == instance).unwrap();
     (row.network_receive_bytes, row.network_transmit_bytes)
 }

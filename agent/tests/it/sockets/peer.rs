@@ -168,7 +168,7 @@ impl Held {
             }
             "send-on-each" => self.streams.iter_mut().for_each(|stream| send(stream, number())),
             "receive-on-each" => {
-                self.streams.iter_mut().for_each(|stream| receive(stream, number()))
+                self.streams.iter_mut().for_each(|stream| receive(stream, number()));
             }
             "close" => drop(self.streams.pop()),
             "burst" => {
@@ -188,12 +188,7 @@ impl Held {
                 }
             }
             "udp-receive" => {
-                let socket = self.datagrams.as_ref().unwrap();
-                // Looking does not count.
-                socket.peek_from(&mut [0; 65_536]).unwrap();
-                for _ in 0..count() {
-                    assert_eq!(socket.recv_from(&mut [0; 65_536]).unwrap().0, number());
-                }
+                receive_datagrams(self.datagrams.as_ref().unwrap(), count(), number());
             }
             "give-listener" => give(text(), self.listener.as_ref().unwrap().as_fd()),
             "take-listener" => self.listener = Some(take(text()).into()),
@@ -209,8 +204,17 @@ impl Held {
     }
 }
 
+fn receive_datagrams(socket: &UdpSocket, count: usize, bytes: usize) {
+    let mut block = vec![0; 65_536];
+    // Looking does not count.
+    socket.peek_from(&mut block).unwrap();
+    for _ in 0..count {
+        assert_eq!(socket.recv_from(&mut block).unwrap().0, bytes);
+    }
+}
+
 fn send(stream: &mut TcpStream, mut bytes: usize) {
-    let block = [7; 65_536];
+    let block = vec![7; 65_536];
     while bytes > 0 {
         let now = bytes.min(block.len());
         stream.write_all(&block[..now]).unwrap();
@@ -219,7 +223,7 @@ fn send(stream: &mut TcpStream, mut bytes: usize) {
 }
 
 fn receive(stream: &mut TcpStream, mut bytes: usize) {
-    let mut block = [0; 65_536];
+    let mut block = vec![0; 65_536];
     while bytes > 0 {
         let now = bytes.min(block.len());
         stream.read_exact(&mut block[..now]).unwrap();

@@ -149,13 +149,12 @@ impl Log {
     fn ended(&mut self, exit: Exit) {
         let of = &exit.of;
         let own = self.programs.remove(&of.pid).filter(|program| program.start_ns == of.start_ns);
-        let (line, parent_pid) = match own {
-            Some(program) => (Some(program.line), program.parent_pid),
-            None => {
-                let parent = self.programs.get(&of.parent_pid);
-                let same = parent.filter(|parent| parent.comm == of.comm);
-                (same.map(|parent| Arc::clone(&parent.line)), of.parent_pid)
-            }
+        let (line, parent_pid) = if let Some(program) = own {
+            (Some(program.line), program.parent_pid)
+        } else {
+            let parent = self.programs.get(&of.parent_pid);
+            let same = parent.filter(|parent| parent.comm == of.comm);
+            (same.map(|parent| Arc::clone(&parent.line)), of.parent_pid)
         };
         if of.start_ns < self.since_ns {
             self.old += 1;
@@ -201,9 +200,9 @@ mod tests {
     use super::*;
     use crate::bpf::records::Exec;
 
-    fn subject(pid: u32, comm: &[u8; 2]) -> Subject {
+    fn subject(pid: u32, comm: [u8; 2]) -> Subject {
         let mut name = [0; 16];
-        name[..2].copy_from_slice(comm);
+        name[..2].copy_from_slice(&comm);
         let start_ns = 1000 + u64::from(pid);
         Subject {
             pid,
@@ -224,7 +223,7 @@ mod tests {
     fn storms_are_folded_and_counted() {
         let mut log = Log::default();
         for pid in 10..1010 {
-            let of = subject(pid, b"ls");
+            let of = subject(pid, *b"ls");
             log.take(Event::Exec(Exec { of, line: b"ls\0-l\0" }));
             log.take(exit(of, if pid == 900 { MUCH_NS } else { 10 }));
         }
@@ -244,7 +243,7 @@ mod tests {
         let mut log = Log::default();
         let all = MAX_EXITS + MAX_FOLDS + 10;
         for pid in 0..u32::try_from(all).unwrap() {
-            let of = Subject { cgroup: pid.into(), ..subject(pid, b"ls") };
+            let of = Subject { cgroup: pid.into(), ..subject(pid, *b"ls") };
             log.take(exit(of, 1));
         }
         let interval = log.interval(9999);
@@ -257,7 +256,7 @@ mod tests {
         let mut log = Log::default();
         log.interval(9999);
         for pid in 0..100 {
-            log.take(exit(subject(pid, b"ls"), 1));
+            log.take(exit(subject(pid, *b"ls"), 1));
         }
         assert_eq!(log.interval(9999).ended.len(), 100);
     }
@@ -265,11 +264,11 @@ mod tests {
     #[test]
     fn a_fork_runs_what_its_parent_runs() {
         let mut log = Log::default();
-        let parent = subject(7, b"sh");
+        let parent = subject(7, *b"sh");
         log.take(Event::Exec(Exec { of: parent, line: b"sh\0-c\0x\0" }));
-        log.take(exit(Subject { parent_pid: 7, ..subject(8, b"sh") }, 1));
-        log.take(exit(Subject { parent_pid: 7, ..subject(9, b"cc") }, 1));
-        let reused = Subject { start_ns: 77, ..subject(7, b"sh") };
+        log.take(exit(Subject { parent_pid: 7, ..subject(8, *b"sh") }, 1));
+        log.take(exit(Subject { parent_pid: 7, ..subject(9, *b"cc") }, 1));
+        let reused = Subject { start_ns: 77, ..subject(7, *b"sh") };
         log.take(exit(reused, 1));
         let lines: Vec<_> =
             log.interval(0).ended.into_iter().map(|ended| ended.line.is_some()).collect();
