@@ -90,7 +90,7 @@ impl Generator {
         Record::Report(Box::new(report))
     }
 
-    /// Every slot holds a process, replaced every [`Shape::churn`] reports, and then described.
+    /// Every slot holds a process, replaced every [`super::plan::Shape::churn`] reports, and then described.
     fn add_process(&self, report: &mut Report, slot: u32, random: &mut Random) {
         let turn = report.sequence + u64::from(slot);
         let generation = turn / self.plan.shape.churn;
