@@ -32,6 +32,8 @@ pub mod replicas;
 /// How long a fleet may take to make progress after a fault: agents back off up to 10 s, the writers up to
 /// 3 s, and a database may need to recover.
 const PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
+/// Reports that a fleet has made before it is judged, for each agent.
+const REPORTS_TO_JUDGE: u64 = 15;
 /// How long the rest may take at the end.
 const DRAIN_DEADLINE: Duration = Duration::from_mins(5);
 /// Time an agent waits for an answer: shorter than the real agent's, so that dead connections are noticed
@@ -164,9 +166,15 @@ impl Arena {
         Ok(())
     }
 
-    /// Drains the fleet and judges it.
+    /// Drains the fleet, once it made enough reports, and judges it.
     pub async fn finish(mut self) -> Result<Verdict> {
         let totals = std::sync::Arc::clone(&self.fleet.totals);
+        let enough = REPORTS_TO_JUDGE * self.scale.agents;
+        eventually(PROGRESS_DEADLINE, "enough reports to judge", async || {
+            ensure!(totals.produced.get() >= enough, "{} of {enough}", totals.produced.get());
+            Ok(())
+        })
+        .await?;
         let logs = self.logs();
         let agents = self.fleet.finish(DRAIN_DEADLINE).await.context(logs)?;
         let mut connection = PgConnection::connect(&self.deployment.database_url).await?;

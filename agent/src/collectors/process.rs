@@ -33,6 +33,7 @@ mod network;
 mod owners;
 pub mod redaction;
 mod selection;
+mod source;
 mod tasks;
 pub mod titles;
 
@@ -48,6 +49,7 @@ use self::exits::{Clock, Exits};
 use self::files::{Files, Reading};
 use self::live::{Live, Totals, Units};
 use self::network::Lifetimes;
+use self::source::Source;
 use super::{Batch, CollectError, Collector, Setup, Tick};
 use crate::bpf::{Bpf, records};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root, amount_of, fields, lines, parse_u64};
@@ -93,32 +95,6 @@ struct Processes {
     newest_ns: u64,
     /// Clock ticks since boot at the first walk.
     first_ticks: u64,
-}
-
-/// Where processes are read.
-#[derive(Debug)]
-enum Source {
-    /// `/proc`, and why not the other.
-    Proc(String),
-    /// The BPF iterator; what it said last.
-    Tasks(Vec<records::Process>),
-}
-
-impl Source {
-    fn of(bpf: &Bpf) -> Self {
-        match bpf.refusal("tasks") {
-            Some(reason) => Self::Proc(reason.to_owned()),
-            None => Self::Tasks(Vec::new()),
-        }
-    }
-
-    /// See [`Units::cpu_per_second`].
-    fn cpu_per_second(&self) -> u64 {
-        match self {
-            Self::Proc(_) => rustix::param::clock_ticks_per_second(),
-            Self::Tasks(_) => 1_000_000,
-        }
-    }
 }
 
 /// When a walk began.

@@ -68,11 +68,14 @@ impl MaintenanceConnection {
         .await
         .map_err(StoreError::of("measure"))?;
         // A compressed piece says nothing about the size it had in memory.
-        let mut measured =
-            pieces.iter().zip(&bytes).rev().filter(|(piece, _)| !piece.is_compressed);
-        let rate = measured.find_map(|(piece, bytes)| bytes_per_hour(piece, *bytes, now));
-        if let Some(rate) = rate {
-            self.adapt(series, rate).await?;
+        let measured = pieces.iter().zip(&bytes).rev().filter(|(piece, _)| !piece.is_compressed);
+        let (mut whole, mut begun) = (None, None);
+        for (piece, bytes) in measured {
+            let rate = if piece.ends_at <= now { &mut whole } else { &mut begun };
+            *rate = rate.or_else(|| bytes_per_hour(piece, *bytes, now));
+        }
+        if let Some(rate) = whole.into_iter().chain(begun).reduce(f64::max) {
+            self.adapt(series, rate, whole.is_some()).await?;
         }
         Ok(size)
     }
@@ -106,7 +109,14 @@ impl MaintenanceConnection {
             .map_err(StoreError::of("measure.piece_bytes"))
     }
 
-    async fn adapt(&mut self, series: &Series, rate: f64) -> Result<(), MaintenanceError> {
+    /// The next pieces get wider only if the rate is that of a piece which ended, too (`is_whole`): one
+    /// just begun may be small because nobody has written yet.
+    async fn adapt(
+        &mut self,
+        series: &Series,
+        rate: f64,
+        is_whole: bool,
+    ) -> Result<(), MaintenanceError> {
         let row = sqlx::query!(
             r#"/* store::sizes::adapt */
             select (extract(epoch from chunk) / 3600)::bigint as "width!",
@@ -120,7 +130,7 @@ impl MaintenanceConnection {
         .map_err(StoreError::of("adapt.look"))?;
         let target = (row.memory / 8).clamp(PIECE_BYTES.0, PIECE_BYTES.1);
         let width = best_width(row.width, rate, target, row.retention);
-        if width == row.width {
+        if width == row.width || (width > row.width && !is_whole) {
             return Ok(());
         }
         tracing::info!(series = series.name, hours = width, "the width of the next partitions");
