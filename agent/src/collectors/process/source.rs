@@ -19,7 +19,7 @@ impl Source {
         }
     }
 
-    /// See [`Units::cpu_per_second`].
+    /// See [`super::live::Units::cpu_per_second`].
     pub(super) fn cpu_per_second(&self) -> u64 {
         match self {
             Self::Proc(_) => rustix::param::clock_ticks_per_second(),
