@@ -182,6 +182,10 @@ begin
                 '(select distinct l.host_id, l.sampled_at from (%s) l) l,', late_fine)),
             '{where}', 's.host_id = l.host_id and s.sampled_at > l.sampled_at - interval ''5 minutes'' and s.sampled_at <= l.sampled_at and ' || bounds);
     end loop;
+    -- A window without a moment in it has no pieces, and no rows.
+    if cardinality(parts) = 0 then
+        parts := parts || replace(replace(raw, '{join}', ''), '{where}', 'false');
+    end if;
     return '(' || array_to_string(parts, ' union all ') || ')';
 end
 $function$;
