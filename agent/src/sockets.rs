@@ -5,6 +5,9 @@
 //!   for in `/proc/<pid>/fd` when a socket is new ([`holders`]). TCP only: the kernel counts no bytes of UDP
 //!   sockets. Needs root, and Linux 4.1 for byte counters (3.10 lists connections without).
 //!
+//! **Where UDP is not counted** (tier B, and tier A before Linux 6.3) a process that holds a UDP socket has what
+//! its TCP moved, and null where that is nothing: it is not known to be nothing.
+//!
 //! Both tiers deliver [`Socket`]s with counters since their birth; [`ledger`] turns them into deltas,
 //! [`assembly`] adds them up per process, [`fold`] makes rows of them.
 //!
@@ -27,7 +30,7 @@ pub mod netlink;
 pub mod socket;
 pub mod traced;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +47,8 @@ use self::traced::Traced;
 use crate::bpf::{Bpf, BpfError};
 use crate::procfs::Root;
 
+pub use self::holders::parse_socket;
+pub use self::namespaces::parse_link;
 pub use self::socket::{Counters, Socket};
 
 /// Of the kernel's default range (`net.ipv4.ip_local_port_range`).
@@ -83,6 +88,8 @@ pub struct Traffic {
 pub struct NetworkUse {
     /// Who moved anything, the ended included. `None`: unknown (the first reading, or a kernel without counters).
     pub by_instance: Option<HashMap<InstanceId, Traffic>>,
+    /// Who holds sockets whose bytes nobody counts: nothing that was counted of them is not nothing.
+    pub uncounted: HashSet<InstanceId>,
     /// From and to other hosts, held by a process or not.
     pub external: Option<Traffic>,
     /// See [`shared_model::Report::connections`].
@@ -130,9 +137,13 @@ impl Sockets {
         Self { ledger: Ledger::default(), bpf, source, failure_logged: false }
     }
 
-    /// Whether connections that begin and end between two readings are seen with their owner.
-    pub fn sees_moments(&self) -> bool {
-        matches!(self.source, Source::Traced(_))
+    /// What an instance moved in its whole life, of which `bytes` were counted. `None`: connections that begin and
+    /// end between two readings are not seen with their owner, or it may have moved datagrams.
+    pub fn of_life(&self, bytes: u64) -> Option<u64> {
+        match &self.source {
+            Source::Traced(traced) => (traced.counts_datagrams || bytes > 0).then_some(bytes),
+            Source::Listing(_) => None,
+        }
     }
 
     /// Where the fields come from, for the report.
@@ -216,13 +227,16 @@ impl Traffic {
 
 impl NetworkUse {
     /// Fills in the network columns of rows of single instances, and takes them out of `by_instance`: what is
-    /// left belongs to instances that ended. Whoever holds no socket moved 0 bytes.
+    /// left belongs to instances that ended. Whoever holds no socket moved 0 bytes; of whoever holds one that
+    /// nobody counts it is unknown.
     pub fn join(&mut self, rows: &mut [ProcessSample]) {
         let Some(by_instance) = &mut self.by_instance else { return };
         for row in rows {
             let traffic = by_instance.remove(&row.instance_id).unwrap_or_default();
-            row.network_receive_bytes = Some(traffic.receive_bytes);
-            row.network_transmit_bytes = Some(traffic.transmit_bytes);
+            let is_counted = !self.uncounted.contains(&row.instance_id);
+            let known = |bytes: u64| (is_counted || bytes > 0).then_some(bytes);
+            row.network_receive_bytes = known(traffic.receive_bytes);
+            row.network_transmit_bytes = known(traffic.transmit_bytes);
         }
     }
 

@@ -1,8 +1,9 @@
-//! What netlink answers: messages, attributes, sockets of `sock_diag`, addresses of rtnetlink.
+//! What netlink answers: messages, attributes, sockets of `sock_diag`, addresses of rtnetlink; and the links that
+//! name a socket or a namespace.
 
 #![no_main]
 
-use agent::sockets::{addresses, diag, netlink};
+use agent::sockets::{addresses, diag, netlink, parse_link, parse_socket};
 use libfuzzer_sys::fuzz_target;
 use shared_model::TransportProtocol;
 
@@ -16,4 +17,6 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = diag::parse(protocol, bytes);
     }
     let _ = addresses::parse(bytes);
+    let _ = diag::counters(bytes, bytes.first().copied().unwrap_or(0));
+    let _ = (parse_link(bytes), parse_socket(bytes));
 });

@@ -93,7 +93,7 @@ pub struct HostSample {
     /// Runnable tasks: `procs_running` of `/proc/stat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes_running: Option<u32>,
-    /// Processes (thread groups) present: numeric entries of `/proc`.
+    /// Processes (thread groups) present. With `hidepid` and without privileges, those that may be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes_total: Option<u32>,
     /// Context switches, delta: `ctxt` of `/proc/stat`.

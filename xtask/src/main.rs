@@ -14,6 +14,7 @@ mod fuzz;
 mod http;
 mod logs;
 mod openapi;
+mod portable;
 mod postgres;
 mod process;
 mod progress;
@@ -55,6 +56,8 @@ enum Command {
     Openapi(openapi::Arguments),
     /// Measure: release build, durable database.
     Bench(bench::Arguments),
+    /// Build the agent for every x86-64 Linux since CentOS 7, and check that it is.
+    Portable,
     /// Fuzz every parser of bytes from the kernel.
     Fuzz(fuzz::Arguments),
     /// Start the test databases and print the variables that tests read; `db down` stops them.
@@ -74,6 +77,7 @@ fn main() -> std::process::ExitCode {
         Command::Sqlx(arguments) => sqlx::run(&project, &arguments),
         Command::Openapi(arguments) => openapi::run(&project, &arguments),
         Command::Bench(arguments) => bench::run(&project, &arguments),
+        Command::Portable => portable::run(&project),
         Command::Fuzz(arguments) => fuzz::run(&project, &arguments),
         Command::Db(arguments) => db::run(&project, &arguments),
     });

@@ -1,9 +1,7 @@
-//! `/proc/loadavg`, `/proc/uptime` and the number of processes present.
-
-use std::fs;
+//! `/proc/loadavg` and `/proc/uptime`.
 
 use super::{Batch, CollectError, Collector, Setup, Tick, text};
-use crate::procfs::{ParseError, ProcfsError, Reader, Root};
+use crate::procfs::{ParseError, Reader, Root};
 
 /// See [`super::Registration::build`].
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
@@ -47,20 +45,8 @@ impl Collector for Load {
         let path = self.root.proc.join("uptime");
         batch.host.uptime_s =
             Some(parse_uptime(self.reader.read(&path)?).map_err(|error| error.of(&path))?);
-        batch.host.processes_total = Some(count_processes(&self.root)?);
         Ok(())
     }
-}
-
-/// Numeric entries of `/proc`. With `hidepid` those of other users are hidden, and not counted.
-fn count_processes(root: &Root) -> Result<u32, CollectError> {
-    let failed = |source| ProcfsError::Read { path: root.proc.clone(), source };
-    let mut count = 0;
-    for entry in fs::read_dir(&root.proc).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        count += u32::from(name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    }
-    Ok(count)
 }
 
 #[cfg(test)]

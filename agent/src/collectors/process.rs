@@ -58,8 +58,10 @@ use crate::sockets::Sockets;
 
 /// How old the swap of a process without a row may be.
 const SWAP_EVERY: Duration = Duration::from_mins(5);
-/// Processes without a row whose command lines are read in one tick, for their exit.
-const DETAILS_AHEAD: usize = 64;
+/// Processes without a row whose command lines are read ahead, for their exit: so many per second of the
+/// interval, and in one tick. Reading one costs as much as counting ten.
+const DETAILS_AHEAD_PER_SECOND: u64 = 8;
+const MAX_DETAILS_AHEAD: u64 = 256;
 /// Processes without a row whose swap is read in one tick.
 const SWAP_READS_PER_TICK: usize = 512;
 
@@ -163,7 +165,9 @@ impl Collector for Processes {
         let described: Vec<bool> =
             kept.iter().zip(named).map(|(kept, named)| *kept || named).collect();
         self.describe(tick, &described, batch)?;
-        self.lifetimes.complete(&mut batch.exits, &self.rows, self.sockets.sees_moments());
+        let sockets = &self.sockets;
+        self.lifetimes.complete(&mut batch.exits, &self.rows, |bytes| sockets.of_life(bytes));
+        batch.host.processes_total = u32::try_from(self.rows.len()).ok();
         let left_over = self.rows.iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(row, _)| row);
         let mut residual = selection::residual(left_over, ended);
         network::add_ended(&mut residual, network.of_ended());
@@ -428,7 +432,11 @@ impl Processes {
         let mut due = Dictionary::wanted(&self.table);
         if self.exits.is_watching() {
             // What began before the programs were there has no command line when its exit is told.
-            due.extend(Dictionary::unread(&self.table, self.first_ticks, DETAILS_AHEAD));
+            let ahead = self.interval.map_or(0, |interval| {
+                let ahead = interval.as_secs() * DETAILS_AHEAD_PER_SECOND;
+                ahead.clamp(DETAILS_AHEAD_PER_SECOND, MAX_DETAILS_AHEAD)
+            });
+            due.extend(Dictionary::unread(&self.table, self.first_ticks, ahead));
         }
         self.dictionary.read_details(&mut self.table, due.into_iter());
         if !Dictionary::is_due(&self.table) && !self.exits.is_watching() {

@@ -147,6 +147,7 @@ impl<'a> Assembly<'a> {
             external: is_known.then_some(self.external),
             connections: self.fold.finish(),
             listening: HashMap::new(),
+            uncounted: HashSet::new(),
         }
     }
 }

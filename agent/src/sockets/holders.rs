@@ -3,7 +3,8 @@
 //! A socket's inode is looked for once. New inodes cause a search, which begins with the likeliest processes:
 //! new ones (whose descriptors are read once anyway: what they inherited makes a socket shared), then
 //! those that hold a socket of the same port, then those of the same user, then all others; it ends when
-//! all are found or [`READLINKS_PER_TICK`] are spent. What was not found belongs to no process (in flight
+//! all are found or [`READLINKS_PER_TICK`] are spent; of these [`DATAGRAM_READLINKS_PER_TICK`] for UDP sockets of which only
+//! the holder matters (one that asks a name server is gone before it is found). What was not found belongs to no process (in flight
 //! between two, of the kernel) and is looked for again [`RETRY_AFTER`] ticks later.
 //!
 //! **A shared socket is counted once, for the lowest process id of those that hold it.** What is known of
@@ -19,11 +20,14 @@ use rustix::path::Arg;
 use shared_model::InstanceId;
 
 use super::Process;
+use super::socket::Socket;
 use crate::metrics::SOCKET_SEARCHES_CUT;
 use crate::procfs::parse_u64;
 
 /// Descriptors looked at in one tick.
 const READLINKS_PER_TICK: usize = 300_000;
+/// Of these, at most so many when only such UDP sockets are looked for.
+const DATAGRAM_READLINKS_PER_TICK: usize = 20_000;
 /// Ticks after which an inode that no process holds is looked for again.
 const RETRY_AFTER: u32 = 10;
 /// Known holders checked in one tick.
@@ -63,6 +67,7 @@ struct Missing {
     inode: u32,
     uid: u32,
     port: u16,
+    is_pressing: bool,
 }
 
 /// Whom a socket's bytes are counted for.
@@ -91,8 +96,10 @@ impl Holders {
         }
     }
 
-    /// Takes note of a socket that exists. 0 is nobody's.
-    pub(super) fn note(&mut self, inode: u32, uid: u32, port: u16) {
+    /// Takes note of a socket that exists. `is_pressing`: its holder is worth a long search.
+    pub(super) fn note(&mut self, socket: &Socket, is_pressing: bool) {
+        let Socket { inode, uid, local_port: port, .. } = *socket;
+        // Nobody's.
         if inode == 0 {
             return;
         }
@@ -105,7 +112,7 @@ impl Holders {
         let is_due = held.searched == 0 || tick.wrapping_sub(held.searched) >= RETRY_AFTER;
         if held.holders.is_empty() && is_due {
             held.searched = tick;
-            self.missing.push(Missing { inode, uid, port });
+            self.missing.push(Missing { inode, uid, port, is_pressing });
         }
         held.seen = tick;
     }
@@ -124,17 +131,21 @@ impl Holders {
         if self.missing.is_empty() {
             return;
         }
-        let mut left: HashSet<u32> = self.missing.iter().map(|missing| missing.inode).collect();
+        let mut left: HashMap<u32, bool> =
+            self.missing.iter().map(|missing| (missing.inode, missing.is_pressing)).collect();
         for pid in self.candidates(proc, ports) {
             if left.is_empty() {
                 return;
+            }
+            if !left.values().any(|is_pressing| *is_pressing) {
+                budget = budget.min(DATAGRAM_READLINKS_PER_TICK);
             }
             if budget == 0 {
                 SOCKET_SEARCHES_CUT.add(1);
                 return;
             }
             self.scan(proc, pid, &mut budget);
-            left.retain(|inode| {
+            left.retain(|inode, _| {
                 self.sockets.get(inode).is_some_and(|held| held.holders.is_empty())
             });
         }
@@ -208,6 +219,11 @@ impl Holders {
         Some(Owner { instance_id, shared: held.holders.len() > 1 })
     }
 
+    /// Every instance that holds this inode.
+    pub(super) fn instances(&self, inode: u32) -> impl Iterator<Item = InstanceId> {
+        self.pids(inode).filter_map(|pid| self.processes.get(&pid).copied())
+    }
+
     /// Every process that holds this inode.
     pub(super) fn pids(&self, inode: u32) -> impl Iterator<Item = u32> {
         let holders = self.sockets.get(&inode).map(|held| held.holders.as_slice());
@@ -241,7 +257,7 @@ fn socket_behind(directory: impl AsFd, path: impl Arg) -> Option<u32> {
 }
 
 /// The inode of `socket:[4711]`.
-pub(super) fn parse_socket(target: &[u8]) -> Option<u32> {
+pub fn parse_socket(target: &[u8]) -> Option<u32> {
     let number = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     u32::try_from(parse_u64(number)?).ok()
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rustix::net::netlink::SOCK_DIAG;
-use shared_model::TransportProtocol;
+use shared_model::{InstanceId, TransportProtocol};
 
 use super::assembly::{Assembly, Seen, Surroundings};
 use super::diag::{self, What};
@@ -104,6 +104,7 @@ impl Listing {
         self.read = std::mem::take(&mut found.read);
         let mut network = assembly.finish(std::mem::take(&mut self.is_baseline), 0);
         network.listening = self.listening(&found);
+        network.uncounted = self.uncounted(&found);
         Ok(network)
     }
 
@@ -196,16 +197,12 @@ impl Listing {
         self.holders.check(&self.proc, active.map(|seen| seen.socket.inode));
         let mut ports: HashMap<u16, HashSet<u32>> = HashMap::new();
         for (_, socket) in &found.listeners {
-            self.holders.note(socket.inode, socket.uid, socket.local_port);
+            self.holders.note(socket, true);
             ports.entry(socket.local_port).or_default().insert(socket.inode);
         }
-        let is_wanted = |socket: &Socket| {
-            // Sockets for one question to a name server come and go: a search for each is too much.
-            socket.protocol == TransportProtocol::Tcp || is_service(socket) || options.include_idle
-        };
-        let sockets = found.connections.iter().map(|seen| &seen.socket);
-        for socket in sockets.filter(|socket| is_wanted(socket)) {
-            self.holders.note(socket.inode, socket.uid, socket.local_port);
+        for socket in found.connections.iter().map(|seen| &seen.socket) {
+            let is_pressing = is_tcp(socket) || is_service(socket) || options.include_idle;
+            self.holders.note(socket, is_pressing);
         }
         self.holders.resolve(&self.proc, &ports);
         for seen in &mut found.connections {
@@ -221,6 +218,13 @@ impl Listing {
         let now = std::mem::take(&mut found.addresses);
         let before = std::mem::replace(&mut self.addresses, now.clone());
         Surroundings { listening, addresses: now.into_iter().chain(before).collect() }
+    }
+
+    /// Who holds UDP sockets.
+    fn uncounted(&self, found: &Found) -> HashSet<InstanceId> {
+        let sockets = found.connections.iter().map(|seen| &seen.socket);
+        let datagrams = sockets.filter(|socket| !is_tcp(socket));
+        datagrams.flat_map(|socket| self.holders.instances(socket.inode)).collect()
     }
 
     /// The ports that every process serves, in order.
@@ -239,6 +243,10 @@ impl Listing {
         }
         listening
     }
+}
+
+fn is_tcp(socket: &Socket) -> bool {
+    socket.protocol == TransportProtocol::Tcp
 }
 
 fn list_sockets(

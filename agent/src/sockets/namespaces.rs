@@ -156,7 +156,7 @@ pub(super) fn read_link(link: &Path) -> io::Result<Option<u32>> {
 }
 
 /// The inode of `net:[4026531840]`.
-pub(super) fn parse_link(target: &[u8]) -> Option<u32> {
+pub fn parse_link(target: &[u8]) -> Option<u32> {
     let number = target.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
     u32::try_from(parse_u64(number)?).ok()
 }

@@ -64,6 +64,8 @@ struct Found {
     /// (listener, process id).
     listeners: Vec<(Seen, u32)>,
     datagram_sockets: HashSet<u64>,
+    /// Who holds UDP sockets, where their bytes are not counted.
+    uncounted: HashSet<InstanceId>,
     /// (port, process id) of UDP sockets without a peer.
     bound: Vec<(u16, u32)>,
     /// Of each namespace, one process that holds a socket of it.
@@ -134,6 +136,7 @@ impl Traced {
         self.count_losses();
         let mut network = assembly.finish(std::mem::take(&mut self.is_baseline), REMEMBERED_TICKS);
         network.listening = found.listening();
+        network.uncounted = std::mem::take(&mut found.uncounted);
         self.found = found;
         Ok(network)
     }
@@ -151,6 +154,9 @@ impl Traced {
                         found.bound.push((record.socket.local_port, pid));
                     }
                     found.datagram_sockets.insert(record.socket.cookie);
+                    if !self.counts_datagrams {
+                        found.uncounted.insert(self.instance_of(pid, record.start_ns));
+                    }
                 }
                 // Not connected, or its end was told.
                 (TransportProtocol::Tcp, TCP_CLOSE) => {}
@@ -224,6 +230,7 @@ impl Found {
         self.sockets.clear();
         self.listeners.clear();
         self.datagram_sockets.clear();
+        self.uncounted.clear();
         self.bound.clear();
         self.places.clear();
         self.holders.clear();

@@ -5,6 +5,7 @@
 mod adds_up;
 mod fixtures;
 mod lives;
+mod old_kernel;
 mod program;
 mod run;
 mod sockets;

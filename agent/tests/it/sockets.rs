@@ -1,6 +1,6 @@
 //! Network truth: processes that move known bytes, and what the agent says of them, on both tiers.
 
-mod host;
-mod peer;
+pub(crate) mod host;
+pub(crate) mod peer;
 mod sharing;
 mod truth;

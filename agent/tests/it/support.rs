@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,16 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// A helper of `tests/fixtures`, compiled by what also compiles our dependencies.
+pub(crate) fn compiled(name: &str, directory: &Path) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let program = directory.join(name);
+    let source = fixtures.join(name).with_extension("c");
+    let status = Command::new("cc").arg("-O1").arg("-o").arg(&program).arg(source).status();
+    assert!(status.unwrap().success(), "cc is needed");
+    program
 }
 
 /// Polls until `condition` answers; fails the test, saying what it waited for, if it never does.

@@ -243,11 +243,12 @@ impl Dictionary {
     }
 
     /// At most `limit` instances older than `start_ticks` without a row whose details were never read.
-    pub(super) fn unread(table: &Table, start_ticks: u64, limit: usize) -> Vec<u32> {
+    pub(super) fn unread(table: &Table, start_ticks: u64, limit: u64) -> Vec<u32> {
         let is_unread = |live: &Live| {
             let (entry, is_old) = (&live.entry, live.start_ticks <= start_ticks);
             is_old && !entry.is_wanted && !entry.is_detailed && !live.is_kernel_thread
         };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         table.iter().filter(|(_, live)| is_unread(live)).map(|(pid, _)| *pid).take(limit).collect()
     }
 

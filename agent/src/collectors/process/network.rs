@@ -76,18 +76,19 @@ impl Lifetimes {
     }
 
     /// Fills in the totals of exits, where all that the instance ever moved was seen, and forgets who is gone.
+    /// `in_all` says what bytes that were counted are worth, see [`Sockets::of_life`].
     pub(super) fn complete(
         &mut self,
         exits: &mut [ProcessExit],
         rows: &[ProcessSample],
-        is_all_seen: bool,
+        in_all: impl Fn(u64) -> Option<u64>,
     ) {
         let elders = self.elders.as_ref();
-        for exit in exits.iter_mut().filter(|_| is_all_seen) {
+        for exit in exits.iter_mut() {
             if elders.is_some_and(|elders| !elders.contains(&exit.instance_id)) {
                 let sum = self.sums.get(&exit.instance_id).copied().unwrap_or_default();
-                exit.totals.network_receive_bytes = Some(sum.receive_bytes);
-                exit.totals.network_transmit_bytes = Some(sum.transmit_bytes);
+                exit.totals.network_receive_bytes = in_all(sum.receive_bytes);
+                exit.totals.network_transmit_bytes = in_all(sum.transmit_bytes);
             }
         }
         let gone: HashSet<InstanceId> = exits.iter().map(|exit| exit.instance_id).collect();
@@ -167,22 +168,22 @@ mod tests {
     fn an_exit_has_all_that_its_life_moved_or_nothing() {
         let mut lifetimes = Lifetimes::default();
         lifetimes.add(&NetworkUse::default(), &[row(1, 0)]);
-        lifetimes.complete(&mut [], &[row(1, 0)], true);
+        lifetimes.complete(&mut [], &[row(1, 0)], Some);
         let rows = [row(1, 10), row(2, 20)];
         lifetimes.add(&network(&[(3, 7)]), &rows);
         let mut exits = [exit(3), exit(4)];
-        lifetimes.complete(&mut exits, &rows, true);
+        lifetimes.complete(&mut exits, &rows, Some);
         let found = exits.map(|exit| exit.totals.network_receive_bytes);
         assert_eq!(found, [Some(7), Some(0)], "born and dead within the interval");
 
         lifetimes.add(&network(&[(2, 5)]), &[row(1, 1)]);
         let mut exits = [exit(1), exit(2)];
-        lifetimes.complete(&mut exits, &[], true);
+        lifetimes.complete(&mut exits, &[], Some);
         let found = exits.map(|exit| exit.totals.network_receive_bytes);
         assert_eq!(found, [None, Some(25)], "the past of the first is unknown");
         assert!(lifetimes.sums.is_empty());
         let mut exits = [exit(5)];
-        lifetimes.complete(&mut exits, &[], false);
+        lifetimes.complete(&mut exits, &[], |_| None);
         assert_eq!(exits[0].totals.network_receive_bytes, None, "connections of moments unseen");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use agent::agent::{Agent, Moment};
 use agent::config::{CollectTier, Config};
 use agent::procfs::Root;
+use agent::profile::Profile;
 use agent::spool::SpoolStats;
 use shared_model::limits::MIN_INTERVAL_MS;
 use shared_model::{ConnectionSample, InstanceId, Report, Timestamp};
@@ -22,11 +23,16 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// With its baseline taken.
+    /// With its baseline taken; every process is a row.
     pub(crate) fn start(tier: CollectTier) -> Self {
+        Self::start_with(tier, |profile| profile.keep_all = true)
+    }
+
+    /// With its baseline taken.
+    pub(crate) fn start_with(tier: CollectTier, edit: impl FnOnce(&mut Profile)) -> Self {
         let mut config = Config::default();
         config.collect.tier = tier;
-        config.profile.keep_all = true;
+        edit(&mut config.profile);
         let agent = Agent::new(Root::system(), &config, Uuid::from_u128(1)).unwrap();
         let now = Instant::now();
         let mut host = Self { agent, started: now, ticked: now };

@@ -1,18 +1,21 @@
 //! Processes that move known numbers of bytes when they are told to: this test binary again, in the role of
 //! one ignored test that obeys commands from its standard input.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use rustix::fs::OFlags;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared_model::InstanceId;
 use uuid::Uuid;
 
@@ -97,7 +100,8 @@ impl Drop for Peer {
     }
 }
 
-fn instance_of(pid: u32) -> InstanceId {
+/// A running process.
+pub(crate) fn instance_of(pid: u32) -> InstanceId {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap();
     let stat = agent::procfs::pid::parse_stat(&stat).unwrap();
@@ -117,6 +121,7 @@ struct Held {
     streams: Vec<TcpStream>,
     datagrams: Option<UdpSocket>,
     files: Vec<File>,
+    children: Vec<Child>,
 }
 
 #[test]
@@ -147,6 +152,7 @@ impl Held {
                 return peer.to_string();
             }
             "accept-many" => {
+                raise_descriptors(number() as u64 + SPARE_DESCRIPTORS);
                 for _ in 0..number() {
                     self.streams.push(self.listener.as_ref().unwrap().accept().unwrap().0);
                 }
@@ -156,6 +162,7 @@ impl Held {
                 return self.streams.last().unwrap().local_addr().unwrap().to_string();
             }
             "connect-many" => {
+                raise_descriptors(count() as u64 + SPARE_DESCRIPTORS);
                 let connect = |_| TcpStream::connect(text()).unwrap();
                 self.streams.extend((0..count()).map(connect));
             }
@@ -171,6 +178,7 @@ impl Held {
                 self.streams.iter_mut().for_each(|stream| receive(stream, number()));
             }
             "close" => drop(self.streams.pop()),
+            "share-with-child" => return self.share_with_child(),
             "burst" => {
                 let mut stream = TcpStream::connect(text()).unwrap();
                 send(&mut stream, count());
@@ -194,14 +202,50 @@ impl Held {
             "take-listener" => self.listener = Some(take(text()).into()),
             "give-stream" => give(text(), self.streams.last().unwrap().as_fd()),
             "take-stream" => self.streams.push(take(text()).into()),
-            "open-files" => {
-                self.files.extend((0..number()).map(|_| File::open("/dev/null").unwrap()));
-            }
+            "open-files" => return self.open_files(number()).to_string(),
+            "write-disk" => write_past_the_cache(text(), count()),
+            "read-disk" => read_past_the_cache(text(), count()),
             "hello" => {}
             other => panic!("no command {other}"),
         }
         String::new()
     }
+}
+
+impl Held {
+    /// A child that inherits the last connection; it ends when the other end closes it. Returns its pid.
+    fn share_with_child(&mut self) -> String {
+        let stream = self.streams.last().unwrap().try_clone().unwrap();
+        let mut command = Command::new("cat");
+        command.stdin(OwnedFd::from(stream)).stdout(Stdio::null()).stderr(Stdio::null());
+        self.children.push(command.spawn().unwrap());
+        self.children.last().unwrap().id().to_string()
+    }
+
+    /// As many as the machine lets a process have. Returns how many.
+    fn open_files(&mut self, count: usize) -> usize {
+        let limit = raise_descriptors(count as u64 + SPARE_DESCRIPTORS);
+        let count = count.min(usize::try_from(limit - SPARE_DESCRIPTORS).unwrap());
+        self.files.extend((0..count).map(|_| File::open("/dev/null").unwrap()));
+        self.files.len()
+    }
+}
+
+/// Descriptors that a peer needs beside those it is told to open.
+const SPARE_DESCRIPTORS: u64 = 100;
+
+/// Raises the limit of open files to `count`, or as far as it goes; returns it.
+pub(crate) fn raise_descriptors(count: u64) -> u64 {
+    let before = getrlimit(Resource::Nofile);
+    let (soft, hard) = (before.current.unwrap_or(u64::MAX), before.maximum.unwrap_or(u64::MAX));
+    let wanted = count.max(soft);
+    let all = Rlimit { current: Some(wanted), maximum: Some(wanted.max(hard)) };
+    if setrlimit(Resource::Nofile, all).is_err() {
+        // More than the machine's own limit needs a privilege that few containers have.
+        let most = Rlimit { current: Some(wanted.min(hard)), maximum: before.maximum };
+        setrlimit(Resource::Nofile, most).unwrap();
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 fn receive_datagrams(socket: &UdpSocket, count: usize, bytes: usize) {
@@ -228,6 +272,37 @@ fn receive(stream: &mut TcpStream, mut bytes: usize) {
         let now = bytes.min(block.len());
         stream.read_exact(&mut block[..now]).unwrap();
         bytes -= now;
+    }
+}
+
+/// Bytes of one transfer past the cache.
+const BLOCK: usize = 1 << 20;
+
+/// A block at an address that the device takes, in a buffer of twice its size.
+fn aligned(buffer: &mut [u8]) -> &mut [u8] {
+    let at = buffer.as_ptr().align_offset(4096);
+    &mut buffer[at..at + BLOCK]
+}
+
+fn open_past_the_cache(path: &str, options: &mut OpenOptions) -> File {
+    let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap();
+    options.custom_flags(flags).open(path).unwrap()
+}
+
+/// Writes blocks so that the device gets them at once.
+fn write_past_the_cache(path: &str, blocks: usize) {
+    let mut file = open_past_the_cache(path, OpenOptions::new().write(true).create(true));
+    let mut buffer = vec![7; 2 * BLOCK];
+    for _ in 0..blocks {
+        file.write_all(aligned(&mut buffer)).unwrap();
+    }
+}
+
+fn read_past_the_cache(path: &str, blocks: usize) {
+    let mut file = open_past_the_cache(path, OpenOptions::new().read(true));
+    let mut buffer = vec![0; 2 * BLOCK];
+    for _ in 0..blocks {
+        file.read_exact(aligned(&mut buffer)).unwrap();
     }
 }
 

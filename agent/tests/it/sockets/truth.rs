@@ -95,9 +95,9 @@ fn datagrams() {
     for address in ["127.0.0.1", "[::1]"] {
         for tier in TIERS {
             let (mut server, mut client) = (Peer::start(), Peer::start());
-            let mut host = Host::start(tier);
             let service = port_of(&server.ask(&format!("udp-bind {address}:0")));
             let local = port_of(&client.ask(&format!("udp-bind {address}:0")));
+            let mut host = Host::start(tier);
             client.ask(&format!("udp-connect {address}:{service}"));
             client.ask("udp-send 1000 40");
             server.ask("udp-receive 1000 40");
@@ -107,7 +107,10 @@ fn datagrams() {
                 connections_of(&report, server.instance_id),
             );
             if tier == CollectTier::Proc {
-                // The kernel counts no bytes of them: no rows, and processes know their TCP only.
+                // The kernel counts no bytes of them: no rows, and nothing is known of these processes.
+                for instance in [client.instance_id, server.instance_id] {
+                    assert_eq!(traffic_of(&report, instance), (None, None), "{address}");
+                }
                 assert!(sent.is_empty() && received.is_empty(), "{sent:?} {received:?}");
                 let udp = report.agent.sources.iter().find(|one| one.fields == "udp_connections");
                 assert_eq!(udp.unwrap().tier, None);
@@ -124,6 +127,22 @@ fn datagrams() {
             assert_eq!(traffic_of(&report, server.instance_id), (Some(40_000), Some(0)));
         }
     }
+}
+
+/// Where UDP is not counted, a process that holds such a socket has what its TCP moved, and null where that
+/// is nothing.
+#[test]
+fn who_holds_both() {
+    let (mut server, mut client) = (Peer::start(), Peer::start());
+    let mut host = Host::start(CollectTier::Proc);
+    server.ask("udp-bind 127.8.8.8:2054");
+    let service = server.ask("listen 127.0.0.1:0");
+    client.ask(&format!("connect {service}"));
+    server.ask("accept");
+    transfer(&mut client, &mut server, 5000);
+    let report = host.tick();
+    assert_eq!(traffic_of(&report, server.instance_id), (Some(5000), None));
+    assert_eq!(traffic_of(&report, client.instance_id), (Some(0), Some(5000)));
 }
 
 /// 1 MiB over a connection that lives for moments, by a process that is dead at the next tick.
@@ -239,6 +258,7 @@ fn two_namespaces_with_the_same_address_and_port() {
             check_row(made, server.instance_id, inbound, (7001, local), (300_000, 7000));
             check_row(made, client.instance_id, outbound, (local, 7001), (7000, 300_000));
         }
+        datagrams_between(&namespaces, &mut host, tier);
         for (at, (server, client)) in pairs.iter_mut().enumerate() {
             transfer(client, server, 10_000 * (at + 1));
         }
@@ -249,6 +269,38 @@ fn two_namespaces_with_the_same_address_and_port() {
             let made = (&report, tier);
             check_row(made, server.instance_id, inbound, (7000, local), (bytes, 0));
             check_row(made, client.instance_id, outbound, (local, 7000), (0, bytes));
+        }
+    }
+}
+
+/// UDP across the pair, between the same ports in both.
+fn datagrams_between(namespaces: &Namespaces, host: &mut Host, tier: CollectTier) {
+    let [a, b] = &namespaces.names;
+    for (of_a, of_b) in
+        [("10.213.7.1:7002", "10.213.7.2:7002"), ("[fd00:213::1]:7002", "[fd00:213::2]:7002")]
+    {
+        let (mut one, mut other) = (Peer::start_in(a), Peer::start_in(b));
+        one.ask(&format!("udp-bind {of_a}"));
+        other.ask(&format!("udp-bind {of_b}"));
+        one.ask(&format!("udp-connect {of_b}"));
+        other.ask(&format!("udp-connect {of_a}"));
+        one.ask("udp-send 500 30");
+        other.ask("udp-receive 500 30");
+        other.ask("udp-send 100 7");
+        one.ask("udp-receive 100 7");
+        let report = host.tick();
+        for (peer, moved) in [(&one, (700, 15_000)), (&other, (15_000, 700))] {
+            let rows = connections_of(&report, peer.instance_id);
+            let traffic = traffic_of(&report, peer.instance_id);
+            if tier == CollectTier::Proc {
+                assert_eq!((rows.len(), traffic), (0, (None, None)));
+                continue;
+            }
+            assert_eq!(traffic, (Some(moved.0), Some(moved.1)));
+            let [row] = rows[..] else { panic!("not one row: {rows:?}") };
+            assert_eq!((row.local_port, row.remote_port), (7002, 7002), "{row:?}");
+            assert_eq!(row.scope, Some(ConnectionScope::Local), "{row:?}");
+            assert_eq!((row.receive_bytes, row.transmit_bytes), (traffic.0, traffic.1));
         }
     }
 }
