@@ -46,27 +46,3 @@ exception when insufficient_privilege or undefined_file or feature_not_supported
     raise notice 'pg_trgm is not available: searches of command lines will scan';
 end
 $$;
-
--- For Grafana and other readers: everything but tokens, keys, certificates and authorities.
--- Roles belong to the whole cluster, so another database may have made it already.
-do $$
-begin
-    if not exists (select from pg_roles where rolname = 'procfleet_reader') then
-        create role procfleet_reader nologin;
-    end if;
-exception when insufficient_privilege or duplicate_object or unique_violation then
-    raise notice 'role procfleet_reader not created: %', sqlerrm;
-end
-$$;
-do $$
-begin
-    if exists (select from pg_roles where rolname = 'procfleet_reader') then
-        grant usage on schema public to procfleet_reader;
-        grant select on hosts, heartbeats, processes, process_instances, series, procfleet_hosts,
-            process_samples, host_samples, filesystem_samples, block_device_samples, network_interface_samples
-            to procfleet_reader;
-    end if;
-exception when insufficient_privilege then
-    raise notice 'nothing granted to procfleet_reader: %', sqlerrm;
-end
-$$;

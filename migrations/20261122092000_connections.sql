@@ -30,13 +30,3 @@ alter table host_samples
     add column interface_transmit_bytes bigint,
     add column socket_receive_bytes     bigint,
     add column socket_transmit_bytes    bigint;
-
-do $$
-begin
-    if exists (select from pg_roles where rolname = 'procfleet_reader') then
-        grant select on connection_samples to procfleet_reader;
-    end if;
-exception when insufficient_privilege then
-    raise notice 'nothing granted to procfleet_reader: %', sqlerrm;
-end
-$$;

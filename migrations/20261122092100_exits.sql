@@ -33,13 +33,3 @@ call procfleet_create_series('process_exits', $columns$
     parent_pid                   integer,
     cgroup                       text
 $columns$, interval '6 hours');
-
-do $$
-begin
-    if exists (select from pg_roles where rolname = 'procfleet_reader') then
-        grant select on process_exits to procfleet_reader;
-    end if;
-exception when insufficient_privilege then
-    raise notice 'nothing granted to procfleet_reader: %', sqlerrm;
-end
-$$;

@@ -209,14 +209,3 @@ create table maintenance_tables (
 alter table processes add column unreferenced_since timestamptz;
 create index process_instances_described_at on process_instances (described_at);
 create index processes_unreferenced_since on processes (unreferenced_since) where unreferenced_since is not null;
-
-do $$
-begin
-    if exists (select from pg_roles where rolname = 'procfleet_reader') then
-        grant select on process_rollup_5m, process_rollup_1h, host_rollup_5m, host_rollup_1h,
-            rollup_watermark, rollup_dirty, maintenance_steps, maintenance_tables, maintenance_lease to procfleet_reader;
-    end if;
-exception when insufficient_privilege then
-    raise notice 'nothing granted to procfleet_reader: %', sqlerrm;
-end
-$$;

@@ -7,6 +7,9 @@
 //! `serve` refuses a schema that is behind or that differs from what this program was built with.
 //! A schema that is ahead is accepted: migrations only add, so the previous release can be started
 //! again after a roll-out that went wrong.
+//!
+//! What the role of dashboards may read is granted after the migrations, every time
+//! (`migrate/readers.sql`).
 
 use std::time::Duration;
 
@@ -17,6 +20,9 @@ use super::{Store, StoreError};
 
 /// Every migration, as it was when this program was built.
 pub static MIGRATIONS: Migrator = Migrator { locking: false, ..sqlx::migrate!("../migrations") };
+
+/// What `procfleet_reader` may see: one statement, repeatable.
+const READERS: &str = include_str!("migrate/readers.sql");
 
 /// Key of the session lock that one migrating process holds.
 const MIGRATION_LOCK: i64 = 0x7072_6f63_666c_6565;
@@ -142,7 +148,12 @@ async fn apply(connection: &mut PgConnection) -> Result<(), SchemaError> {
         tracing::warn!("the database schema is newer than this program; nothing to migrate");
         return Ok(());
     }
-    MIGRATIONS.run(&mut *connection).await.map_err(SchemaError::Migration)
+    MIGRATIONS.run(&mut *connection).await.map_err(SchemaError::Migration)?;
+    sqlx::raw_sql(READERS)
+        .execute(connection)
+        .await
+        .map_err(StoreError::of("migrate.grant_readers"))?;
+    Ok(())
 }
 
 /// Version and checksum of every migration that was applied.

@@ -18,6 +18,7 @@ mod migrations;
 mod openapi;
 mod overload;
 mod poison;
+mod reader;
 mod rollups;
 mod upkeep;
 mod verdicts;
