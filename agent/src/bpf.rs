@@ -85,8 +85,8 @@ pub static OBJECTS: &[Object] = &[
 
 /// Attempts at an iterator that has nothing to say for a million objects and wants to be asked again.
 const MAX_RETRIES: u32 = 1000;
-/// Holds what one read of an iterator returns at most (the kernel's buffer is eight pages).
-const READ_BYTES: usize = 256 << 10;
+/// Holds twice what one read of an iterator returns at most (the kernel's buffer is eight pages).
+const READ_BYTES: usize = 64 << 10;
 /// Longest reason kept.
 const MAX_REASON_BYTES: usize = 300;
 /// `PROC_PID_INIT_INO`: the initial pid namespace's inode, the same in every kernel.

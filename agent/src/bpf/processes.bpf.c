@@ -150,21 +150,41 @@ INLINE struct cpu_offsets *cpu_offsets(void)
 	return known;
 }
 
-INLINE __s64 sum_of(struct percpu_counter *counter, struct cpu_offsets *offsets, __u32 *has)
+INLINE __u64 parts_of(struct percpu_counter *counter)
 {
-	__s64 sum = counter->count;
 	__u64 parts = 0;
+	bpf_probe_read_kernel(&parts, sizeof(parts), &counter->counters);
+	return parts;
+}
+
+// Adds each CPU's part of all four. Since Linux 6.6 the parts of one CPU lie side by side: one read does.
+INLINE void add_parts(__s64 *sums, struct percpu_counter *all[4], struct cpu_offsets *offsets)
+{
+	__u64 at[4] = { parts_of(all[0]), 0, 0, parts_of(all[3]) };
+	int together = at[3] == at[0] + 3 * sizeof(__s32);
 	__u32 cpu;
-	if (!(*has & RSS_EXACT) || bpf_probe_read_kernel(&parts, 8, &counter->counters) || !parts)
-		return sum;
+	if (!together) {
+		at[1] = parts_of(all[1]);
+		at[2] = parts_of(all[2]);
+	}
 	for (cpu = 0; cpu < CPUS; cpu++) {
-		__s32 part = 0;
+		__s32 parts[4] = {};
 		if (cpu >= offsets->count)
 			break;
-		bpf_probe_read_kernel(&part, 4, (void *)(parts + offsets->at[cpu]));
-		sum += part;
+		__u64 offset = offsets->at[cpu];
+		if (together) {
+			bpf_probe_read_kernel(parts, sizeof(parts), (void *)(at[0] + offset));
+		} else {
+			bpf_probe_read_kernel(&parts[0], sizeof(__s32), (void *)(at[0] + offset));
+			bpf_probe_read_kernel(&parts[1], sizeof(__s32), (void *)(at[1] + offset));
+			bpf_probe_read_kernel(&parts[2], sizeof(__s32), (void *)(at[2] + offset));
+			bpf_probe_read_kernel(&parts[3], sizeof(__s32), (void *)(at[3] + offset));
+		}
+		sums[0] += parts[0];
+		sums[1] += parts[1];
+		sums[2] += parts[2];
+		sums[3] += parts[3];
 	}
-	return sum;
 }
 
 INLINE __u64 pages(__s64 count)
@@ -185,12 +205,16 @@ INLINE void read_memory(struct thread_record *to, struct mm_struct *mm)
 		struct cpu_offsets *offsets = cpu_offsets();
 		if (!offsets)
 			return;
-		if (offsets->count)
+		struct percpu_counter *all[4] = {
+			&percpu->rss_stat[0], &percpu->rss_stat[1], &percpu->rss_stat[2], &percpu->rss_stat[3],
+		};
+		__s64 sums[4] = { all[0]->count, all[1]->count, all[2]->count, all[3]->count };
+		if (offsets->count) {
+			add_parts(sums, all, offsets);
 			to->has |= RSS_EXACT;
-		to->resident_pages = pages(sum_of(&percpu->rss_stat[RSS_FILE], offsets, &to->has)) +
-			pages(sum_of(&percpu->rss_stat[RSS_ANON], offsets, &to->has)) +
-			pages(sum_of(&percpu->rss_stat[RSS_SHMEM], offsets, &to->has));
-		to->swap_pages = pages(sum_of(&percpu->rss_stat[RSS_SWAP], offsets, &to->has));
+		}
+		to->resident_pages = pages(sums[RSS_FILE]) + pages(sums[RSS_ANON]) + pages(sums[RSS_SHMEM]);
+		to->swap_pages = pages(sums[RSS_SWAP]);
 		to->has |= RSS_KNOWN;
 	}
 }
