@@ -26,8 +26,8 @@ use crate::procfs::parse_u64;
 
 /// Descriptors looked at in one tick.
 const READLINKS_PER_TICK: usize = 300_000;
-/// Of these, at most so many when only such UDP sockets are looked for.
-const DATAGRAM_READLINKS_PER_TICK: usize = 20_000;
+/// Of these, at most so many when only such UDP sockets are looked for, and for the first time.
+const DATAGRAM_READLINKS_PER_TICK: usize = 4096;
 /// Ticks after which an inode that no process holds is looked for again.
 const RETRY_AFTER: u32 = 10;
 /// Known holders checked in one tick.
@@ -111,6 +111,7 @@ impl Holders {
         });
         let is_due = held.searched == 0 || tick.wrapping_sub(held.searched) >= RETRY_AFTER;
         if held.holders.is_empty() && is_due {
+            let is_pressing = is_pressing || held.searched != 0;
             held.searched = tick;
             self.missing.push(Missing { inode, uid, port, is_pressing });
         }

@@ -1,4 +1,4 @@
-//! The real binary where no system call is newer than Linux 3.10, the kernel of CentOS 7.
+//! The real binary where no system call is newer than Linux 3.10, the kernel of `CentOS` 7.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

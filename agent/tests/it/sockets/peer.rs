@@ -128,6 +128,7 @@ struct Held {
 #[ignore = "not a test: the other end of some"]
 fn obey() {
     let mut held = Held::default();
+    raise_descriptors(MOST_CONNECTIONS + SPARE_DESCRIPTORS);
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
@@ -152,7 +153,6 @@ impl Held {
                 return peer.to_string();
             }
             "accept-many" => {
-                raise_descriptors(number() as u64 + SPARE_DESCRIPTORS);
                 for _ in 0..number() {
                     self.streams.push(self.listener.as_ref().unwrap().accept().unwrap().0);
                 }
@@ -162,7 +162,6 @@ impl Held {
                 return self.streams.last().unwrap().local_addr().unwrap().to_string();
             }
             "connect-many" => {
-                raise_descriptors(count() as u64 + SPARE_DESCRIPTORS);
                 let connect = |_| TcpStream::connect(text()).unwrap();
                 self.streams.extend((0..count()).map(connect));
             }
@@ -231,8 +230,10 @@ impl Held {
     }
 }
 
+/// Connections that a peer is told to hold, at most.
+pub(crate) const MOST_CONNECTIONS: u64 = 12_500;
 /// Descriptors that a peer needs beside those it is told to open.
-const SPARE_DESCRIPTORS: u64 = 100;
+pub(crate) const SPARE_DESCRIPTORS: u64 = 100;
 
 /// Raises the limit of open files to `count`, or as far as it goes; returns it.
 pub(crate) fn raise_descriptors(count: u64) -> u64 {

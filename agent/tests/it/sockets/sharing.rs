@@ -8,7 +8,9 @@ use agent::sockets::{Options, Process, Sockets};
 use shared_model::InstanceId;
 
 use super::host::{Host, TIERS, connections_of, traffic_of};
-use super::peer::{Peer, instance_of, raise_descriptors, transfer};
+use super::peer::{
+    MOST_CONNECTIONS, Peer, SPARE_DESCRIPTORS, instance_of, raise_descriptors, transfer,
+};
 use crate::support::TestDir;
 
 /// A server that forked its workers: all of them accept from one listening socket.
@@ -144,8 +146,8 @@ fn resident() -> u64 {
 /// Both ends of 25,000 connections, in as many pairs of processes as the limit of open files makes necessary.
 #[test]
 fn fifty_thousand_sockets() {
-    // Ephemeral ports allow one client so many connections to one service.
-    let each = (raise_descriptors(12_600) - 100).min(12_500);
+    let limit = raise_descriptors(MOST_CONNECTIONS + SPARE_DESCRIPTORS);
+    let each = (limit - SPARE_DESCRIPTORS).min(MOST_CONNECTIONS);
     let count = 25_000_u64.div_ceil(each);
     let mut pairs: Vec<(Peer, Peer)> = (0..count).map(|_| (Peer::start(), Peer::start())).collect();
     for (server, client) in &mut pairs {
