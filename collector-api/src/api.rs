@@ -10,12 +10,16 @@ pub mod connections;
 pub mod enrollment_tokens;
 pub mod exits;
 pub mod hosts;
+pub mod instances;
 pub mod maintenance;
 pub mod params;
 pub mod processes;
 pub mod runs;
 pub mod samples;
 pub mod selection;
+pub mod session;
+pub mod sparklines;
+pub mod stack;
 pub mod top;
 
 use std::sync::Arc;
@@ -38,6 +42,8 @@ pub struct ApiState {
     pub operators: OperatorAuth,
     /// Where agents find the agent door: part of every token.
     pub agent_endpoints: Arc<[String]>,
+    /// Whether the door itself speaks TLS: cookies are then for TLS only.
+    pub secure_cookies: bool,
 }
 
 impl FromRef<ApiState> for OperatorAuth {
@@ -71,7 +77,11 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(exits::routes())
         .merge(processes::routes())
         .merge(runs::routes())
+        .merge(stack::routes())
+        .merge(sparklines::routes())
+        .merge(instances::routes())
         .merge(maintenance::routes())
+        .merge(session::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())
 }

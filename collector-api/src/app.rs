@@ -30,6 +30,7 @@ use crate::lifecycle::Lifecycle;
 use crate::maintenance;
 use crate::store::migrate::SchemaError;
 use crate::store::{Store, StoreError};
+use crate::web;
 
 /// Connections for operators' questions.
 const READER_CONNECTIONS: u32 = 4;
@@ -167,12 +168,14 @@ fn operator_door_router(
         writers: store.clone(),
         operators: OperatorAuth::new(store.clone()),
         agent_endpoints: config.endpoints().into(),
+        secure_cookies: config.operator_door.tls_certificate_file.is_some(),
     };
     let router = OpenApiRouter::default()
         .merge(api::routes(state))
         .merge(health::routes(lifecycle.draining.clone()))
         .merge(health::metrics_route(metrics))
-        .merge(document::routes());
+        .merge(document::routes())
+        .merge(web::routes());
     Ok(layers::wrap("operator", router.into()))
 }
 

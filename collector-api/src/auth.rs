@@ -4,5 +4,6 @@ pub mod agent;
 pub mod join_token;
 pub mod operator;
 pub mod secret;
+pub mod session;
 
 pub use agent::AgentIdentity;

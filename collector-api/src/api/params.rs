@@ -135,9 +135,14 @@ pub fn step(step: Option<&str>, window: Window) -> ApiResult<Option<u32>> {
 /// The narrowest step of a familiar width, at least `finest_s`, that cuts `window` into at most half
 /// of [`MAX_POINTS`]: what is used when there are more samples than that and nobody asked for a step.
 pub fn fitting_step(window: Window, finest_s: u32) -> u32 {
+    step_of(window, finest_s, f64::from(MAX_POINTS / 2))
+}
+
+/// The same for at most `buckets` buckets.
+pub fn step_of(window: Window, finest_s: u32, buckets: f64) -> u32 {
     const WIDTHS: [u32; 17] =
         [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400];
-    let width = |seconds: &u32| f64::from(*seconds) * f64::from(MAX_POINTS / 2);
+    let width = |seconds: &u32| f64::from(*seconds) * buckets;
     let length = (window.to - window.from).as_seconds_f64();
     WIDTHS
         .into_iter()

@@ -1,4 +1,5 @@
-//! Operators: API keys, `Authorization: Bearer pfk1_<id>_<secret>`.
+//! Operators: API keys, `Authorization: Bearer pfk1_<id>_<secret>`, or a browser's session
+//! ([`super::session`]) begun with one.
 //!
 //! A handler takes [`Viewer`] or [`Admin`] as its first argument after the state, so that who may
 //! call it is decided before its parameters and its body are looked at. Whether a key is missing,
@@ -24,6 +25,7 @@ use shared_model::{ProblemCode, Timestamp};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::session;
 use crate::error::{ApiError, ApiResult};
 use crate::store::Store;
 pub use crate::store::api_keys::{NewApiKey, Role};
@@ -117,7 +119,12 @@ impl OperatorAuth {
 
     /// Whose key `headers` show.
     pub async fn authenticate(&self, headers: &HeaderMap) -> ApiResult<Operator> {
-        let (id, secret) = bearer(headers).and_then(parse_key).ok_or_else(unauthorized)?;
+        self.authenticate_key(bearer(headers).ok_or_else(unauthorized)?).await
+    }
+
+    /// Whose key `key` is.
+    pub async fn authenticate_key(&self, key: &str) -> ApiResult<Operator> {
+        let (id, secret) = parse_key(key).ok_or_else(unauthorized)?;
         let shown: [u8; 32] = Sha256::digest(secret).into();
         if let Some(operator) = self.cached(id, &shown) {
             return Ok(operator);
@@ -165,7 +172,11 @@ impl OperatorAuth {
     }
 
     async fn authorize(&self, parts: &Parts, needed: Role) -> ApiResult<Operator> {
-        let operator = self.authenticate(&parts.headers).await?;
+        let operator = if parts.headers.contains_key(header::AUTHORIZATION) {
+            self.authenticate(&parts.headers).await?
+        } else {
+            session::authenticate(&self.store, parts).await?.ok_or_else(unauthorized)?
+        };
         if operator.role < needed {
             return Err(ApiError::new(
                 ProblemCode::Forbidden,

@@ -171,6 +171,8 @@ pub struct Usage {
     pub container_id: Option<String>,
     /// Path of its cgroup.
     pub cgroup: Option<String>,
+    /// Ports it listens on; null: unknown.
+    pub service_ports: Option<Vec<i32>>,
     /// When it was started.
     #[serde(with = "time::serde::rfc3339::option")]
     pub creation_time: Option<OffsetDateTime>,
@@ -225,8 +227,10 @@ impl Question {
                    disk_read_bytes, disk_write_bytes, network_receive_bytes, network_transmit_bytes,
                    run_queue_delay_us, thread_count_max, file_descriptor_count_max,
                    process_id as "process_id: ProcessKey", command_line, executable_name, executable_path,
-                   pid, parent_pid, user_id, owner, systemd_unit, container_id, cgroup, creation_time
-            from procfleet_top($1, $2, $3, $4, $5, $6, $7)"#,
+                   pid, parent_pid, user_id, owner, systemd_unit, container_id, cgroup, creation_time,
+                   (select d.service_ports from process_instances d
+                    where d.host_id = t.host_id and d.instance_id = t.instance_id) as service_ports
+            from procfleet_top($1, $2, $3, $4, $5, $6, $7) t"#,
             top.hosts,
             top.window.from,
             top.window.to,

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{Request, StatusCode, header};
+use axum::http::{HeaderMap, Request, StatusCode, header};
 use collector_api::api::{self, ApiState};
 use collector_api::auth::operator::{MintedApiKey, OperatorAuth, Role};
 use collector_api::store::Store;
@@ -61,6 +61,7 @@ impl Api {
             writers: store.clone(),
             operators: OperatorAuth::new(store.clone()),
             agent_endpoints: ["https://127.0.0.1:7443".to_owned()].into(),
+            secure_cookies: false,
         };
         Self { router: api::routes(state).into(), database, store, keys }
     }
@@ -81,9 +82,22 @@ impl Api {
         authorization: Option<&str>,
         body: Option<Value>,
     ) -> (StatusCode, Value) {
+        let authorization = authorization.map(|value| (header::AUTHORIZATION.as_str(), value));
+        let (status, _, body) = self.send_with(method, path, authorization.as_slice(), body).await;
+        (status, body)
+    }
+
+    /// The same with any headers, and those of the answer.
+    pub(super) async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> (StatusCode, HeaderMap, Value) {
         let mut request = Request::builder().method(method).uri(path);
-        if let Some(authorization) = authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let body = match body {
             Some(body) => {
@@ -99,7 +113,7 @@ impl Api {
             let media_type = head.headers.get(header::CONTENT_TYPE);
             assert_eq!(media_type.unwrap(), "application/problem+json", "{method} {path}");
         }
-        (head.status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        (head.status, head.headers, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
     pub(super) async fn send_as(
