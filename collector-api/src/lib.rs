@@ -21,3 +21,4 @@ pub mod maintenance;
 pub mod metrics;
 pub mod openapi;
 pub mod store;
+pub mod web;

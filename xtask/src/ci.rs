@@ -7,15 +7,21 @@ use anyhow::{Result, bail};
 
 use crate::project::Project;
 use crate::run::{cargo, shown};
-use crate::{apt, test, tidy};
+use crate::{apt, test, tidy, web};
 
 /// A check of ours; it prints what it finds.
 type Check = fn(&Project) -> Result<()>;
 
-/// In this order: cheap first; clippy and doc share their dependencies' metadata, tidy and test
+/// In this order: cheap first, the page before what embeds it; clippy and doc share their dependencies' metadata, tidy and test
 /// their build.
-const CHECKS: [(&str, Check); 5] =
-    [("fmt", fmt), ("clippy", clippy), ("doc", doc), ("test", tests), ("tidy", tidy_all)];
+const CHECKS: [(&str, Check); 6] = [
+    ("fmt", fmt),
+    ("web", web::ensure),
+    ("clippy", clippy),
+    ("doc", doc),
+    ("test", tests),
+    ("tidy", tidy_all),
+];
 
 pub(crate) fn run(project: &Project) -> ExitCode {
     let mut times: Vec<(&str, Duration, bool)> = Vec::new();

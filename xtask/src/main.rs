@@ -26,6 +26,7 @@ mod status;
 mod test;
 mod tidy;
 mod up;
+mod web;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Procfleet's developer commands", version)]
@@ -54,6 +55,8 @@ enum Command {
     Sqlx(sqlx::Arguments),
     /// Regenerate `openapi.yaml` from the server's routes.
     Openapi(openapi::Arguments),
+    /// Build the web page that the server embeds.
+    Web(web::Arguments),
     /// Measure: release build, durable database.
     Bench(bench::Arguments),
     /// Build the agent for every x86-64 Linux since CentOS 7, and check that it is.
@@ -76,6 +79,7 @@ fn main() -> std::process::ExitCode {
         Command::Tidy(arguments) => tidy::run(&project, &arguments),
         Command::Sqlx(arguments) => sqlx::run(&project, &arguments),
         Command::Openapi(arguments) => openapi::run(&project, &arguments),
+        Command::Web(arguments) => web::run(&project, &arguments),
         Command::Bench(arguments) => bench::run(&project, &arguments),
         Command::Portable => portable::run(&project),
         Command::Fuzz(arguments) => fuzz::run(&project, &arguments),

@@ -12,10 +12,11 @@ use anyhow::{Result, bail};
 use crate::postgres::{self, TestClusters};
 use crate::project::Project;
 use crate::run::{cargo, exists, shown};
-use crate::{apt, progress::Step};
+use crate::{apt, progress::Step, web};
 
 /// Programs that tests start, with their Debian packages.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
+    ("chromium", "chromium"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("pgbouncer", "pgbouncer"),
@@ -33,6 +34,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     require_nextest(project)?;
     apt::ensure(&PROGRAMS, "tests start it")?;
     apt::ensure_clang()?;
+    web::ensure(project)?;
     build(project)?;
     with_databases(project, |variables| {
         let mut command = cargo(project);

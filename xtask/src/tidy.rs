@@ -17,6 +17,7 @@ mod layering;
 mod machine;
 mod migrations;
 mod packages;
+mod scripts;
 mod sizes;
 mod source;
 mod unsafe_code;
@@ -26,12 +27,13 @@ use source::Tree;
 /// A rule over the tracked files.
 type Rule = fn(&Tree) -> Vec<Violation>;
 
-const RULES: [(&str, Rule); 5] = [
+const RULES: [(&str, Rule); 6] = [
     ("layering", layering::check),
     ("sizes", sizes::check),
     ("unsafe", unsafe_code::check),
     ("machine", machine::check),
     ("comments", comments::check),
+    ("scripts", scripts::check),
 ];
 
 #[derive(clap::Args)]
@@ -74,6 +76,7 @@ pub(crate) fn everything(project: &Project) -> Result<bool> {
             advice: "outdated: run `cargo xtask openapi` and commit it".into(),
         });
     }
+    crate::web::check(project)?;
     found.extend(crate::sqlx::stale(project)?.into_iter().map(|(name, what)| Violation {
         file: format!(".sqlx/{name}"),
         line: 0,

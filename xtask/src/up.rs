@@ -15,6 +15,7 @@ use crate::progress::Step;
 use crate::project::{Project, require_space};
 use crate::run::{captured, cargo, shown, watched};
 use crate::state::State;
+use crate::web;
 
 mod agent;
 mod foreground;
@@ -116,6 +117,7 @@ fn build(project: &Project, interrupted: &foreground::Interrupt) -> Result<()> {
         require_space(&project.target(), 4, "The release build")?;
     }
     apt::ensure_clang()?;
+    web::ensure(project)?;
     let step = Step::start("build procfleet-server and procfleet-agent (release)");
     let mut command = cargo(project);
     command.args(["build", "--release", "--locked", "--package=collector-api", "--package=agent"]);
@@ -205,7 +207,7 @@ fn print_summary(project: &Project, state: &State) {
         "
 Procfleet watches this host.
 
-  operator     {operator}
+  web page     {operator}   (log in with the admin key)
   admin key    {key}
   agent door   https://127.0.0.1:{}
   logs         .procfleet/log/   (cargo xtask logs [server|agent|database] [-f])

@@ -65,6 +65,7 @@ const SERVER: Layers = &[
             "lifecycle",
             "maintenance",
             "store",
+            "web",
         ],
     ),
     ("document", &["api", "enroll", "health", "ingest", "openapi"]),
@@ -72,6 +73,7 @@ const SERVER: Layers = &[
     ("api", &["auth", "error", "extract", "metrics", "openapi", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),
     ("health", &["error", "metrics"]),
+    ("web", &["auth"]),
     ("ingest", &["auth", "error", "extract", "metrics", "store"]),
     ("maintenance", &["error", "metrics", "store"]),
     // What lets requests in.

@@ -1,0 +1,65 @@
+// Makes an enrolment token and shows, once, what to type on the host. The token never stands in the
+// arguments of a command: it is read from a file that the agent deletes.
+import type { VNode } from "preact";
+import { useState } from "preact/hooks";
+import { ask, Refusal, type Schemas } from "../../api/client";
+import { Failed } from "../../components/states";
+import { t } from "../../texts";
+
+const command = (paste: string): string =>
+  [
+    "sudo install -m 600 /dev/stdin /root/procfleet-token <<'TOKEN'",
+    paste,
+    "TOKEN",
+    "sudo procfleet-agent enroll --token-file /root/procfleet-token",
+    "sudo systemctl enable --now procfleet-agent",
+  ].join("\n");
+
+function Command({ paste }: { paste: string }): VNode {
+  const [copied, copy] = useState(false);
+  const text = command(paste);
+  const write = (): void => {
+    navigator.clipboard.writeText(text).then(() => copy(true), () => undefined);
+  };
+  return (
+    <div class="enrol-command" role="status">
+      <p>{t("enrol.run")}</p>
+      <pre tabIndex={0}>{text}</pre>
+      <div class="row"><button type="button" class="primary" onClick={write}>{copied ? t("enrol.copied") : t("enrol.copy")}</button><span class="hint">{t("enrol.once")}</span></div>
+    </div>
+  );
+}
+
+export function Enrol({ made }: { made: () => void }): VNode {
+  const [name, setName] = useState("");
+  const [hours, setHours] = useState("24");
+  const [uses, setUses] = useState("1");
+  const [paste, show] = useState<string | null>(null);
+  const [error, fail] = useState<Refusal | null>(null);
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    const body = { name: name.trim(), ttl_s: Number(hours) * 3600, max_uses: uses === "" ? null : Number(uses) };
+    ask<Schemas["CreatedEnrollmentToken"]>("/v1/enrollment-tokens", { method: "POST", body }).then(
+      (token) => {
+        show(token.paste);
+        fail(null);
+        made();
+      },
+      (cause: unknown) => fail(cause instanceof Refusal ? cause : new Refusal(0, "failed", String(cause))),
+    );
+  };
+  return (
+    <section class="panel enrol" aria-label={t("enrol.title")}>
+      <h2>{t("enrol.title")}</h2>
+      <p class="hint">{t("enrol.hint")}</p>
+      <form class="row" onSubmit={submit}>
+        <label>{t("enrol.name")}<input required maxLength={64} value={name} placeholder={t("enrol.nameHint")} onInput={(event) => setName(event.currentTarget.value)} /></label>
+        <label>{t("enrol.hours")}<input type="number" min="1" max="2160" required value={hours} onInput={(event) => setHours(event.currentTarget.value)} /></label>
+        <label>{t("enrol.uses")}<input type="number" min="1" value={uses} placeholder="∞" onInput={(event) => setUses(event.currentTarget.value)} /></label>
+        <button type="submit" class="primary">{t("enrol.submit")}</button>
+      </form>
+      {error && <Failed error={error} />}
+      {paste && <Command key={paste} paste={paste} />}
+    </section>
+  );
+}
