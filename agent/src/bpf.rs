@@ -24,6 +24,7 @@ use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::causes::chain;
 use crate::metrics::{BPF_ITERATOR_RETRIES, BPF_RECORDS_MALFORMED};
 
 /// A compiled file and its programs.
@@ -87,6 +88,8 @@ pub static OBJECTS: &[Object] = &[
 const MAX_RETRIES: u32 = 1000;
 /// Holds twice what one read of an iterator returns at most (the kernel's buffer is eight pages).
 const READ_BYTES: usize = 64 << 10;
+/// `BPF_EXIST`.
+const MUST_EXIST: u64 = 2;
 /// Longest reason kept.
 const MAX_REASON_BYTES: usize = 300;
 /// `PROC_PID_INIT_INO`: the initial pid namespace's inode, the same in every kernel.
@@ -241,6 +244,19 @@ impl Bpf {
         }
     }
 
+    /// Replaces the value of an entry of the hash map `name`. False: it was gone.
+    pub fn replace_in_hash<const K: usize, const V: usize>(
+        &self,
+        object: &str,
+        name: &str,
+        (key, value): (&[u8; K], &[u8; V]),
+    ) -> bool {
+        let Some(mut ebpf) = self.locked(object) else { return false };
+        let map = ebpf.map_mut(name).map(HashMap::<&mut MapData, [u8; K], [u8; V]>::try_from);
+        let Some(Ok(mut map)) = map else { return false };
+        map.insert(key, value, MUST_EXIST).is_ok()
+    }
+
     /// Removes an entry of the hash map `name`, whose values have `V` bytes.
     pub fn remove_from_hash<const K: usize, const V: usize>(
         &self,
@@ -297,7 +313,7 @@ impl Bpf {
         let mut ebpf = match loaded {
             Ok(ebpf) => ebpf,
             Err(error) => {
-                let reason = chain(&error);
+                let reason = reason(&error);
                 self.refused
                     .extend(object.programs.iter().map(|(name, _)| (*name, reason.clone())));
                 return;
@@ -361,14 +377,14 @@ fn start(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<(), Strin
     let program = ebpf.program_mut(name).ok_or_else(|| "not in its object".to_owned())?;
     match hook {
         Hook::Iterator(target) => {
-            let iterator: &mut Iter = program.try_into().map_err(|error| chain(&error))?;
-            iterator.load(target, btf).map_err(|error| chain(&error))
+            let iterator: &mut Iter = program.try_into().map_err(|error| reason(&error))?;
+            iterator.load(target, btf).map_err(|error| reason(&error))
         }
         Hook::Tracepoint(target) => {
             let tracepoint: &mut BtfTracePoint =
-                program.try_into().map_err(|error| chain(&error))?;
-            tracepoint.load(target, btf).map_err(|error| chain(&error))?;
-            tracepoint.attach().map(drop).map_err(|error| chain(&error))
+                program.try_into().map_err(|error| reason(&error))?;
+            tracepoint.load(target, btf).map_err(|error| reason(&error))?;
+            tracepoint.attach().map(drop).map_err(|error| reason(&error))
         }
     }
 }
@@ -380,16 +396,9 @@ fn possible_cpus() -> u32 {
     last.map_or(0, |last| last.saturating_add(1))
 }
 
-/// The error and its causes in one line; of the verifier's log its end, where the reason is.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    cut(&text)
+/// Why; of the verifier's log its end, where the reason is.
+fn reason(error: &dyn std::error::Error) -> String {
+    cut(&chain(error))
 }
 
 fn cut(text: &str) -> String {

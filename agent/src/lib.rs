@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod causes;
 pub mod cli;
 pub mod collectors;
 pub mod config;

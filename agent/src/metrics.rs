@@ -51,6 +51,14 @@ pub static PROGRAMS_FORGOTTEN: Counter = Counter::new("programs_forgotten");
 pub static EXITS_SHED: Counter = Counter::new("exits_shed");
 /// Processes that vanished and whose exit never came.
 pub static EXITS_MISSED: Counter = Counter::new("exits_missed");
+/// Exits whose process was seen to end, but never to be freed (told with what it had used by then).
+pub static EXITS_UNFREED: Counter = Counter::new("exits_unfreed");
+/// Times the kernel dropped exits, or what ended processes had used, because nobody read them in time.
+pub static EXIT_OVERRUNS: Counter = Counter::new("exit_overruns");
+/// Exits told without what their processes had used.
+pub static EXIT_TOTALS_LOST: Counter = Counter::new("exit_totals_lost");
+/// Reads of a BPF iterator that failed (processes were read from `/proc` instead).
+pub static BPF_ITERATORS_FAILED: Counter = Counter::new("bpf_iterators_failed");
 /// Records of BPF programs that do not have their layout.
 pub static BPF_RECORDS_MALFORMED: Counter = Counter::new("bpf_records_malformed");
 /// Ticks that a collector missed because an earlier run of it still hung.
@@ -100,6 +108,10 @@ pub static ALL: &[&Counter] = &[
     &PROGRAMS_FORGOTTEN,
     &EXITS_SHED,
     &EXITS_MISSED,
+    &EXITS_UNFREED,
+    &EXIT_OVERRUNS,
+    &EXIT_TOTALS_LOST,
+    &BPF_ITERATORS_FAILED,
     &BPF_ITERATOR_RETRIES,
     &BPF_RECORDS_MALFORMED,
     &COLLECTOR_SKIPPED,

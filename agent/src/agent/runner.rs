@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use shared_model::limits::MAX_TEXT_BYTES;
 use shared_model::{CollectorOutcome, CollectorRun, Tier};
 
+use crate::causes::chain;
 use crate::collectors::{Batch, Build, CollectError, Collector, Registration, Setup, Tick};
 use crate::metrics::{COLLECTOR_LATE_RESULTS, COLLECTOR_PANICS, COLLECTOR_SKIPPED};
 
@@ -234,7 +235,7 @@ fn answer_one(
     let result = match result {
         Ok(Ok(())) => Ok(()),
         Ok(Err(CollectError::NoData)) => Err(Failure::NoData),
-        Ok(Err(error)) => Err(Failure::Failed(chain(&error))),
+        Ok(Err(error)) => Err(Failure::Failed(cut(&chain(&error)))),
         Err(panic) => {
             COLLECTOR_PANICS.add(1);
             Err(Failure::Failed(cut(&format!("panicked: {}", message(panic.as_ref())))))
@@ -246,18 +247,6 @@ fn answer_one(
         batch = Batch { tier: batch.tier, ..Batch::default() };
     }
     Answer { batch, result, duration: started.elapsed() }
-}
-
-/// The error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    cut(&text)
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

@@ -8,13 +8,17 @@
 // ones. At `sched_process_free` of the first thread all others are gone and everything they used is in
 // `signal`, the tear-down of their memory included, which `sched_process_exit` comes too early for.
 // What the kernel does not sum up, the run-queue delay, is summed in `endings` at each thread's exit.
+//
+// `sched_process_free` runs in whatever the kernel's deferred work interrupts, and there are contexts in which
+// the kernel runs no program without counting that as a miss. So the last thread leaves what is known at its exit in
+// `dead`, in its own context, and `freed` takes it away: what stays although the process is gone was missed.
 
 #include "kernel.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
 enum { LINE_BYTES = 4096, RING_BYTES = 1 << 20, WAKE_BYTES = 128 << 10, FD_WORDS = 64, CPUS = 32 };
-enum { EVENT_EXEC = 1, EVENT_FREE = 2 };
+enum { EVENT_EXEC = 1, EVENT_FREE = 2, EVENT_TOLD = 3 };
 enum { RSS_FILE = 0, RSS_ANON = 1, RSS_SWAP = 2, RSS_SHMEM = 3 };
 enum { HAS_IO = 1, RSS_EXACT = 2, RSS_KNOWN = 4, FDS_KNOWN = 8 };
 
@@ -55,19 +59,26 @@ struct free_event {
 	struct counters counters;
 };
 
-struct ending { __u64 start_ns, died_ns, run_delay_ns; };
-struct losses { __u64 execs, exits, exit_runtime_ns; };
+struct life { __u64 start_ns, pid; };
+struct ending { __u64 start_ns, run_delay_ns; };
+// Grow only. `died` counts what was put into `dead`, `freed` what was taken from there.
+struct losses { __u64 execs, exits, exit_runtime_ns, died, freed; };
 
 struct { MAP_TYPE(type, MAP_RINGBUF); MAP_TYPE(max_entries, RING_BYTES); } events SEC(".maps");
 struct {
 	MAP_TYPE(type, MAP_PERCPU_ARRAY); MAP_TYPE(max_entries, 1);
 	__u32 *key; struct exec_event *value;
 } scratch SEC(".maps");
-// First threads that ended, and what ended threads waited for: by process.
+// What ended threads waited for, by process.
 struct {
 	MAP_TYPE(type, MAP_LRU_HASH); MAP_TYPE(max_entries, 8192);
 	__u32 *key; struct ending *value;
 } endings SEC(".maps");
+// Processes whose last thread ended and that were not seen to be freed.
+struct {
+	MAP_TYPE(type, MAP_LRU_HASH); MAP_TYPE(max_entries, 8192);
+	struct life *key; struct free_event *value;
+} dead SEC(".maps");
 struct { MAP_TYPE(type, MAP_ARRAY); MAP_TYPE(max_entries, 1); __u32 *key; struct losses *value; } losses SEC(".maps");
 // Where each CPU's part of a per-CPU allocation lies.
 struct { MAP_TYPE(type, MAP_PERCPU_ARRAY); MAP_TYPE(max_entries, 1); __u32 *key; __u64 *value; } probe SEC(".maps");
@@ -333,24 +344,53 @@ int executed(__u64 *ctx)
 	return 0;
 }
 
+// What a process is told by at its end, but for its counters.
+INLINE void describe_end(struct free_event *event, struct task_struct *task)
+{
+	struct signal_struct *signal = task->signal;
+	event->size = sizeof(*event);
+	event->kind = EVENT_FREE;
+	event->pid = task->tgid;
+	event->parent = task->real_parent->tgid;
+	event->start_ns = task->start_boottime;
+	event->at_ns = bpf_ktime_get_boot_ns();
+	event->cgroup = cgroup_of(task);
+	event->user = task->real_cred->euid.val;
+	event->status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
+	event->flags = task->flags;
+	event->has = FIELD_EXISTS(task->ioac.read_bytes) ? HAS_IO : 0;
+	bpf_probe_read_kernel(event->comm, sizeof(event->comm), task->comm);
+	event->peak_pages = signal->maxrss;
+}
+
 SEC("tp_btf/sched_process_exit")
 int exited(__u64 *ctx)
 {
-	struct task_struct *task = (void *)ctx[0];
-	__u32 pid = task->tgid;
-	__u64 start = task->start_boottime, delay = run_delay_of(task);
-	int ended = task->signal->live.counter == 0;
+	struct task_struct *task = (void *)ctx[0], *leader = task->group_leader;
+	__u32 pid = task->tgid, zero = 0;
 	// Start times of threads are their own: only the first thread's tells the process.
-	start = task->group_leader->start_boottime;
+	__u64 start = leader->start_boottime, delay = run_delay_of(task);
 	struct ending *known = bpf_map_lookup_elem(&endings, &pid);
 	if (known && known->start_ns == start) {
 		__sync_fetch_and_add(&known->run_delay_ns, delay);
-		if (ended)
-			known->died_ns = bpf_ktime_get_boot_ns();
-		return 0;
+		delay = known->run_delay_ns;
+	} else {
+		struct ending first = { start, delay };
+		bpf_map_update_elem(&endings, &pid, &first, BPF_ANY);
 	}
-	struct ending first = { start, ended ? bpf_ktime_get_boot_ns() : 0, delay };
-	bpf_map_update_elem(&endings, &pid, &first, BPF_ANY);
+	if (task->signal->live.counter != 0)
+		return 0;
+	struct losses *lost = bpf_map_lookup_elem(&losses, &zero);
+	struct life life = { start, pid };
+	struct free_event event = {};
+	count_thread(&event.counters, task);
+	add_gone(&event.counters, task->signal);
+	event.counters.run_delay_ns = delay;
+	describe_end(&event, leader);
+	// Two threads that end side by side may both see that no other lives.
+	if (lost && !bpf_map_lookup_elem(&dead, &life))
+		__sync_fetch_and_add(&lost->died, 1);
+	bpf_map_update_elem(&dead, &life, &event, BPF_ANY);
 	return 0;
 }
 
@@ -364,7 +404,22 @@ int freed(__u64 *ctx)
 		return 0;
 	struct losses *lost = bpf_map_lookup_elem(&losses, &zero);
 	struct ending *ending = bpf_map_lookup_elem(&endings, &pid);
-	__u64 start = task->start_boottime;
+	__u64 start = task->start_boottime, died = 0, delay = 0;
+	struct life life = { start, pid };
+	struct free_event *end = bpf_map_lookup_elem(&dead, &life);
+	if (ending && ending->start_ns == start) {
+		delay = ending->run_delay_ns;
+		bpf_map_delete_elem(&endings, &pid);
+	}
+	if (end) {
+		__u32 kind = end->kind;
+		died = end->at_ns;
+		if (lost)
+			__sync_fetch_and_add(&lost->freed, 1);
+		bpf_map_delete_elem(&dead, &life);
+		if (kind == EVENT_TOLD)
+			return 0;
+	}
 	struct free_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
 		if (lost) {
@@ -374,26 +429,11 @@ int freed(__u64 *ctx)
 		return 0;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
-	event->size = sizeof(*event);
-	event->kind = EVENT_FREE;
-	event->pid = pid;
-	event->parent = task->real_parent->tgid;
-	event->start_ns = start;
-	event->at_ns = bpf_ktime_get_boot_ns();
-	event->cgroup = cgroup_of(task);
-	event->user = task->real_cred->euid.val;
-	event->status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
-	event->flags = task->flags;
-	event->has = FIELD_EXISTS(task->ioac.read_bytes) ? HAS_IO : 0;
-	bpf_probe_read_kernel(event->comm, sizeof(event->comm), task->comm);
-	event->peak_pages = signal->maxrss;
+	describe_end(event, task);
 	add_gone(&event->counters, signal);
-	if (ending && ending->start_ns == start) {
-		event->counters.run_delay_ns = ending->run_delay_ns;
-		if (ending->died_ns)
-			event->at_ns = ending->died_ns;
-		bpf_map_delete_elem(&endings, &pid);
-	}
+	event->counters.run_delay_ns = delay;
+	if (died)
+		event->at_ns = died;
 	bpf_ringbuf_submit(event, wake());
 	return 0;
 }

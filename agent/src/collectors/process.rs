@@ -16,7 +16,7 @@
 //! `schedstat` count the first thread only, which is wrong for every process with more; the sum of the
 //! live threads falls when one ends. Descriptors are counted for kept rows only (the residual's are
 //! null). **Swap**: while the host has none in use, 0 for all and no file read; else `status` of kept rows in every
-//! tick and of the others every [`SWAP_EVERY`], at most [`SWAP_READS_PER_TICK`] at a time.
+//! tick and of the others now and then ([`swap`]).
 //!
 //! Without the right to read other users' `io` their disk fields are null; if that is most of them
 //! the run is tier C.
@@ -26,7 +26,7 @@ pub mod command_line;
 mod details;
 mod dictionary;
 mod ended;
-mod exits;
+pub mod exits;
 mod files;
 mod live;
 mod network;
@@ -34,8 +34,10 @@ mod owners;
 pub mod redaction;
 mod selection;
 mod source;
+mod swap;
 mod tasks;
 pub mod titles;
+mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,24 +48,21 @@ use uuid::Uuid;
 use self::dictionary::{Dictionary, Table};
 use self::ended::Ended;
 use self::exits::{Clock, Exits};
-use self::files::{Files, Reading};
-use self::live::{Live, Totals, Units};
+use self::files::Files;
+use self::live::Units;
 use self::network::Lifetimes;
 use self::source::Source;
+use self::walk::Walk;
 use super::{Batch, CollectError, Collector, Setup, Tick};
-use crate::bpf::{Bpf, records};
-use crate::procfs::{ParseError, ProcfsError, Reader, Root, amount_of, fields, lines, parse_u64};
+use crate::bpf::Bpf;
+use crate::procfs::{ParseError, Reader, Root, lines, parse_u64};
 use crate::profile::Profile;
 use crate::sockets::Sockets;
 
-/// How old the swap of a process without a row may be.
-const SWAP_EVERY: Duration = Duration::from_mins(5);
 /// Processes without a row whose command lines are read ahead, for their exit: so many per second of the
 /// interval, and in one tick. Reading one costs as much as counting ten.
 const DETAILS_AHEAD_PER_SECOND: u64 = 8;
 const MAX_DETAILS_AHEAD: u64 = 256;
-/// Processes without a row whose swap is read in one tick.
-const SWAP_READS_PER_TICK: usize = 512;
 
 /// Builds the collector.
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
@@ -91,21 +90,15 @@ struct Processes {
     rows: Vec<ProcessSample>,
     pids: Vec<u32>,
     denial_logged: bool,
+    /// Why the iterator was not read in this tick.
+    fallback: Option<String>,
+    fallback_logged: bool,
     /// The memory of the rows lacks no CPU's share.
     is_exact: bool,
     /// Start of the youngest process seen, ns since boot.
     newest_ns: u64,
     /// Clock ticks since boot at the first walk.
     first_ticks: u64,
-}
-
-/// When a walk began.
-#[derive(Clone, Copy)]
-struct Walk {
-    number: u64,
-    /// Clock ticks since boot: what start times compare with.
-    uptime_ticks: u64,
-    monotonic: Duration,
 }
 
 impl Processes {
@@ -135,6 +128,8 @@ impl Processes {
             rows: Vec::new(),
             pids: Vec::new(),
             denial_logged: false,
+            fallback: None,
+            fallback_logged: false,
             is_exact: true,
             newest_ns: 0,
             first_ticks: 0,
@@ -181,143 +176,20 @@ impl Collector for Processes {
 }
 
 impl Processes {
-    /// Samples every process into `rows`, whose process ids are then `pids`.
-    fn walk(&mut self, tick: &Tick, files: &mut Files) -> Result<(), CollectError> {
-        let before = self.previous;
-        let walk = Walk {
-            number: before.map_or(1, |before| before.number + 1),
-            uptime_ticks: self.uptime_ticks()?,
-            monotonic: tick.monotonic,
-        };
-        let kept = self.table.values().filter_map(|live| live.files.as_ref());
-        files.begin(kept.map(files::Kept::count).sum());
-        self.dictionary.begin(&mut self.table, tick.describe_all, tick.monotonic);
-        self.ended.begin();
-        self.rows.clear();
-        match std::mem::replace(&mut self.source, Source::Proc(String::new())) {
-            Source::Tasks(mut tasks) => {
-                let read = self.walk_tasks(walk, &mut tasks);
-                self.source = Source::Tasks(tasks);
-                read?;
-            }
-            proc @ Source::Proc(_) => {
-                self.source = proc;
-                self.walk_proc(walk, files)?;
-            }
-        }
-        let gone: Vec<_> = self.table.extract_if(|_, live| live.seen != walk.number).collect();
-        for (pid, live) in gone {
-            self.gone(pid, live);
-        }
-        for (pid, live) in &self.table {
-            self.ended.grew(*pid, live.reaped);
-        }
-        if matches!(self.source, Source::Proc(_)) {
-            self.add_swap(files, tick.monotonic);
-        }
-        self.interval = before.map(|before| walk.monotonic.saturating_sub(before.monotonic));
-        if before.is_none() {
-            self.first_ticks = walk.uptime_ticks;
-        }
-        self.previous = Some(walk);
-        Ok(())
-    }
-
-    /// One pass of the iterator.
-    fn walk_tasks(
-        &mut self,
-        walk: Walk,
-        tasks: &mut Vec<records::Process>,
-    ) -> Result<(), CollectError> {
-        self.pids.clear();
-        tasks::read(&self.bpf, tasks)?;
-        self.is_exact =
-            tasks.iter().all(|process| process.thread.is_exact || process.thread.pages.is_none());
-        for process in tasks {
-            let reading = tasks::reading(process, self.units.ticks_per_second);
-            self.take(process.thread.tgid, walk, &reading, None);
-            self.newest_ns = self.newest_ns.max(process.start_ns);
-            self.pids.push(process.thread.tgid);
-        }
-        Ok(())
-    }
-
-    /// One walk of `/proc`.
-    fn walk_proc(&mut self, walk: Walk, files: &mut Files) -> Result<(), CollectError> {
-        let mut pids = std::mem::take(&mut self.pids);
-        files.list(&mut pids)?;
-        let mut failure = None;
-        pids.retain(|&pid| match self.read(pid, walk, files) {
-            Ok(seen) => seen,
-            Err(error) => {
-                failure.get_or_insert(error);
-                false
-            }
-        });
-        self.pids = pids;
-        // One process that cannot be read is not the end of the others.
-        match failure.filter(|_| self.rows.is_empty()) {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Samples one process. False: it is gone.
-    fn read(&mut self, pid: u32, walk: Walk, files: &mut Files) -> Result<bool, ProcfsError> {
-        let mut known = self.table.get_mut(&pid);
-        let mut kept = known.as_mut().and_then(|live| live.files.take());
-        let Some(reading) = files.read(pid, &mut kept)? else { return Ok(false) };
-        self.take(pid, walk, &reading, kept);
-        Ok(true)
-    }
-
-    /// An instance is not there any more.
-    fn gone(&mut self, pid: u32, live: Live) {
-        self.ended.gone(pid, &live);
-        if self.exits.is_watching() && !live.has_ended {
-            self.exits.vanished(pid, live);
-        } else {
-            self.dictionary.forget(&live.entry);
-        }
-    }
-
-    /// Makes the row of a process out of what was read of it.
-    fn take(&mut self, pid: u32, walk: Walk, reading: &Reading<'_>, kept: Option<files::Kept>) {
-        let stat = &reading.stat;
-        let is_known =
-            self.table.get(&pid).is_some_and(|live| live.start_ticks == stat.start_ticks);
-        if !is_known {
-            let is_born =
-                self.previous.is_some_and(|before| stat.start_ticks >= before.uptime_ticks);
-            let totals = is_born.then_some(Totals::BIRTH);
-            let new = Live::new(self.boot_id, pid, stat, totals);
-            if let Some(reused) = self.table.insert(pid, new) {
-                self.gone(pid, reused);
-            }
-        }
-        if let Some(live) = self.table.get_mut(&pid) {
-            live.seen = walk.number;
-            live.files = kept;
-            self.rows.push(live.update(reading, self.units));
-        }
-    }
-
-    fn uptime_ticks(&mut self) -> Result<u64, ProcfsError> {
-        let path = self.root.proc.join("uptime");
-        let file = self.reader.read(&path)?;
-        parse_uptime(file, self.units.ticks_per_second).map_err(|error| error.of(path))
-    }
-
     /// User and system CPU, µs, of processes that ended since the walk before; `None` if there was none.
     fn cpu_of_ended(&mut self) -> Option<(u64, u64)> {
         let units = self.units;
-        if self.exits.is_watching() {
-            let told = self.exits.settle(&mut self.table, self.newest_ns + 1);
+        if let Some(walk) = self.previous {
+            let (at_ticks, newest_ns) = (walk.uptime_ticks, self.newest_ns);
+            let seen = exits::Seen { walk: walk.number, at_ticks, newest_ns };
+            let told = self.exits.settle(&mut self.table, seen);
             if self.interval.is_none() {
                 self.exits.forget();
             }
-            self.interval?;
-            return Some((told.user_ticks, told.system_ticks));
+            if self.exits.is_exact() {
+                self.interval?;
+                return Some((told.user_ticks, told.system_ticks));
+            }
         }
         let interval = self.interval?;
         let path = self.root.sys.join("devices/system/cpu/online");
@@ -331,40 +203,15 @@ impl Processes {
         Some((units.microseconds(ended.user_ticks), units.microseconds(ended.system_ticks)))
     }
 
-    /// Adds what is swapped out to the rows; see the module.
-    fn add_swap(&mut self, files: &mut Files, now: Duration) {
-        let Some(in_use) = self.swap_in_use() else { return };
-        let mut reads = SWAP_READS_PER_TICK;
-        for (row, pid) in self.rows.iter_mut().zip(&self.pids) {
-            let Some(live) = self.table.get_mut(pid) else { continue };
-            if in_use == 0 || live.is_kernel_thread {
-                row.memory_swap_bytes = Some(0);
-                live.swap = None;
-                continue;
-            }
-            let is_fresh = live.swap.is_some_and(|(_, at)| now.saturating_sub(at) < SWAP_EVERY);
-            if !is_fresh && reads > 0 {
-                reads -= 1;
-                live.swap = files.read_swap(*pid).map(|bytes| (bytes, now));
-            }
-            row.memory_swap_bytes = live.swap.map(|(bytes, _)| bytes);
-        }
-    }
-
-    /// Swap that the host uses, bytes.
-    fn swap_in_use(&mut self) -> Option<u64> {
-        let file = self.reader.read(&self.root.proc.join("meminfo")).ok()?;
-        amount_of(file, "SwapTotal")?.checked_sub(amount_of(file, "SwapFree")?)
-    }
-
     /// Says where this run's data came from.
     fn name_source(&mut self, files: &Files, batch: &mut Batch) {
-        let (tier, reason) = match &self.source {
-            Source::Tasks(_) => (Tier::A, None),
-            Source::Proc(reason) => {
-                let reason = reason.clone();
-                (self.proc_tier(files).unwrap_or(Tier::B), Some(reason))
-            }
+        let reason = match &self.source {
+            Source::Tasks(_) => self.fallback.clone(),
+            Source::Proc(reason) => Some(reason.clone()),
+        };
+        let tier = match reason {
+            None => Tier::A,
+            Some(_) => self.proc_tier(files).unwrap_or(Tier::B),
         };
         batch.tier = Some(tier);
         let fields = "processes".to_owned();
@@ -458,19 +305,6 @@ impl Processes {
         self.exits.report(&self.table, &mut self.dictionary, &clock, batch);
         Ok(())
     }
-}
-
-/// Time since boot, first number of `/proc/uptime`, in clock ticks.
-fn parse_uptime(bytes: &[u8], ticks_per_second: u64) -> Result<u64, ParseError> {
-    let parse = || {
-        let text = fields(bytes).next()?;
-        let point = text.iter().position(|&byte| byte == b'.')?;
-        let (seconds, hundredths) = (parse_u64(&text[..point])?, &text[point + 1..]);
-        let hundredths = if hundredths.len() == 2 { parse_u64(hundredths)? } else { return None };
-        let hundredths = seconds.checked_mul(100)?.checked_add(hundredths)?;
-        Some(hundredths.checked_mul(ticks_per_second)? / 100)
-    };
-    parse().ok_or(ParseError("uptime"))
 }
 
 /// Wall-clock time of the boot: `btime` of `/proc/stat`.

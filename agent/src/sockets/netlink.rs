@@ -4,7 +4,7 @@
 //! bytes: what is cut short ends the iteration.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -24,12 +24,20 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// `NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH`.
 const DUMP_FLAGS: u16 = 0x301;
+/// `NLM_F_REQUEST | NLM_F_ACK`.
+const ASK_FLAGS: u16 = 0x5;
 
 /// One netlink socket. It stays in the network namespace it was opened in.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// One message, header removed.
@@ -44,13 +52,13 @@ pub struct Message<'a> {
 }
 
 /// A buffer for answers; one serves many sockets.
-pub(super) fn buffer() -> Vec<u8> {
+pub(crate) fn buffer() -> Vec<u8> {
     vec![0; BUFFER_BYTES]
 }
 
 impl Netlink {
     /// `protocol` `None` is `NETLINK_ROUTE`.
-    pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+    pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
@@ -58,11 +66,11 @@ impl Netlink {
     }
 
     /// Opens a socket that receives the messages of multicast `groups`, and queues up to `bytes` of them.
-    pub(super) fn listen(protocol: Protocol, groups: u32, bytes: usize) -> io::Result<Self> {
+    pub(crate) fn listen(protocol: Protocol, groups: u32, bytes: usize) -> io::Result<Self> {
         let listener = Self::open(Some(protocol))?;
         // Without CAP_NET_ADMIN it is the default size, and losses are counted as ever.
         if set_socket_recv_buffer_size_force(&listener.socket, bytes).is_err() {
-            tracing::debug!(bytes, "the queue of socket notifications keeps its default size");
+            tracing::debug!(bytes, "the queue of notifications keeps its default size");
         }
         bind(&listener.socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(listener)
@@ -74,18 +82,41 @@ impl Netlink {
         kind: u16,
         request: &[u8],
         buffer: &mut [u8],
-        mut each: impl FnMut(Message<'_>),
+        each: impl FnMut(Message<'_>),
     ) -> io::Result<()> {
+        self.send((kind, DUMP_FLAGS), request)?;
+        self.receive(buffer, each)
+    }
+
+    /// Asks for one thing and waits until the kernel has done it: calls `each` with its answer.
+    pub(crate) fn ask(
+        &mut self,
+        kind: u16,
+        request: &[u8],
+        buffer: &mut [u8],
+        each: impl FnMut(Message<'_>),
+    ) -> io::Result<()> {
+        self.send((kind, ASK_FLAGS), request)?;
+        self.receive(buffer, each)
+    }
+
+    /// Sends one message.
+    pub(crate) fn send(&mut self, (kind, flags): (u16, u16), payload: &[u8]) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let length = u32::try_from(HEADER_BYTES + request.len()).unwrap_or(u32::MAX);
-        let mut message = Vec::with_capacity(HEADER_BYTES + request.len());
+        let length = u32::try_from(HEADER_BYTES + payload.len()).unwrap_or(u32::MAX);
+        let mut message = Vec::with_capacity(HEADER_BYTES + payload.len());
         message.extend_from_slice(&length.to_ne_bytes());
         message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&DUMP_FLAGS.to_ne_bytes());
+        message.extend_from_slice(&flags.to_ne_bytes());
         message.extend_from_slice(&self.sequence.to_ne_bytes());
         message.extend_from_slice(&0_u32.to_ne_bytes());
-        message.extend_from_slice(request);
+        message.extend_from_slice(payload);
         send(&self.socket, &message, SendFlags::empty())?;
+        Ok(())
+    }
+
+    /// The answer to the request sent last.
+    fn receive(&mut self, buffer: &mut [u8], mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
         loop {
             let (length, _) = match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
                 Err(Errno::INTR) => continue,
@@ -98,6 +129,8 @@ impl Netlink {
                 }
                 match message.kind {
                     NLMSG_DONE => return Ok(()),
+                    // Number 0 is an acknowledgement.
+                    NLMSG_ERROR if word(message.payload, 0) == Some(0) => return Ok(()),
                     NLMSG_ERROR => return Err(error_of(message.payload)),
                     _ => each(message),
                 }
@@ -106,7 +139,7 @@ impl Netlink {
     }
 
     /// Calls `each` with every message that has arrived. Returns how often the kernel said that it dropped some.
-    pub(super) fn drain(
+    pub(crate) fn drain(
         &mut self,
         buffer: &mut [u8],
         mut each: impl FnMut(Message<'_>),
@@ -157,17 +190,17 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The 16 bits at `at`.
-pub(super) fn half_word(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn half_word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
 /// The 32 bits at `at`.
-pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// The 64 bits at `at`.
-pub(super) fn double_word(bytes: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn double_word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 

@@ -47,7 +47,16 @@ const STACK_BYTES: usize = 128 << 10;
 pub(super) struct Question {
     pub(super) id: InstanceId,
     pub(super) pid: u32,
+    /// `None`: whoever has the number now.
+    pub(super) start_ticks: Option<u64>,
+}
+
+/// What the instance was when the rest was read.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Seen {
     pub(super) start_ticks: u64,
+    pub(super) parent_pid: u32,
+    pub(super) comm: Box<[u8]>,
 }
 
 /// What was found. Every part may be missing: denied, or not there.
@@ -60,6 +69,7 @@ pub(super) struct Details {
     pub(super) container_id: Option<String>,
     pub(super) pod_uid: Option<String>,
     pub(super) user_id: Option<u32>,
+    pub(super) seen: Seen,
 }
 
 /// `None`: the instance ended.
@@ -230,11 +240,13 @@ fn read_details(proc: &Path, question: &Question, reader: &mut Reader) -> Option
     let path = proc.join(question.pid.to_string());
     let directory = rustix::fs::open(path, flags, Mode::empty()).ok()?;
     let stat = parse_stat(reader.read_record_at(&directory, c"stat").ok()?).ok()?;
-    if stat.start_ticks != question.start_ticks {
+    if question.start_ticks.is_some_and(|start_ticks| start_ticks != stat.start_ticks) {
         return None;
     }
     let is_kernel_thread = stat.is_kernel_thread;
-    let mut details = Details::default();
+    let seen =
+        Seen { start_ticks: stat.start_ticks, parent_pid: stat.parent_pid, comm: stat.comm.into() };
+    let mut details = Details { seen, ..Details::default() };
     if let Ok(status) = reader.read_record_at(&directory, c"status") {
         details.user_id = parse_status_user(status);
     }

@@ -18,7 +18,7 @@ use shared_model::limits::{MAX_DICTIONARY, MAX_SERVICE_PORTS};
 use shared_model::{InstanceDefinition, ProcessDefinition, ProcessId, Timestamp};
 
 use super::command_line::{bracketed, executable_name, render};
-use super::details::{DetailReader, Details, Question};
+use super::details::{DetailReader, Details, Question, Seen};
 use super::live::Live;
 use super::owners::Owners;
 use super::redaction::Redactor;
@@ -187,7 +187,7 @@ impl Dictionary {
         let questions: Vec<_> = pids
             .filter_map(|pid| table.get(&pid).map(|live| (pid, live)))
             .filter(|(_, live)| !live.entry.is_detailed)
-            .map(|(pid, live)| Question { id: live.id, pid, start_ticks: live.start_ticks })
+            .map(|(pid, live)| Question { id: live.id, pid, start_ticks: Some(live.start_ticks) })
             .collect();
         let redactor = &self.redactor;
         self.details.read(&questions, |question, details| {
@@ -356,6 +356,8 @@ fn take_details(live: &mut Live, details: Option<Details>, redactor: &Redactor) 
 fn set_definition(live: &mut Live, mut details: Details, redactor: &Redactor) {
     let executable_name = executable_name(&live.comm, live.is_kernel_thread);
     let raw = std::mem::take(&mut details.command_line);
+    // Not what it is described by.
+    details.seen = Seen::default();
     let command_line = render(&raw, redactor).unwrap_or_else(|| bracketed(&executable_name));
     let process = ProcessDefinition { process_id: ProcessId::of(&command_line), command_line };
     let definition = Definition { process, executable_name, details };

@@ -29,6 +29,11 @@ impl Units {
             .unwrap_or(u64::MAX)
     }
 
+    /// Clock ticks in ns.
+    pub(super) fn nanoseconds(self, ticks: u64) -> u64 {
+        ticks.saturating_mul(1_000_000_000 / self.ticks_per_second.max(1))
+    }
+
     /// Whole units of CPU of a time.
     pub(super) fn ticks(self, time: Duration) -> u64 {
         u64::try_from(time.as_micros() * u128::from(self.cpu_per_second) / 1_000_000)
@@ -191,7 +196,13 @@ impl Live {
             (false, false) => {}
         }
         self.parent_pid = stat.parent_pid;
-        let totals = Totals::of(reading, self.totals.as_ref());
+        let mut totals = Totals::of(reading, self.totals.as_ref());
+        // `/proc` instead of the iterator for once counts in clock ticks, and may be behind.
+        if reading.counted.is_none()
+            && let Some(before) = self.totals.as_ref().filter(|before| before.waited.is_some())
+        {
+            totals = totals.at_least(before);
+        }
         let sample = sample(self.id, reading, &totals, self.totals.as_ref(), units);
         self.reaped = self.totals.as_ref().map_or_else(Cpu::default, |before| Cpu {
             user_ticks: growth(before.reaped.user_ticks, totals.reaped.user_ticks),

@@ -1,4 +1,7 @@
 //! Which of the two ways processes are read by: the BPF iterator where there is one, else `/proc`.
+//!
+//! An iterator that fails in a tick is replaced by `/proc` in that tick (see [`super::walk`]): what needs the
+//! iterator is unknown then.
 
 use crate::bpf::{Bpf, records};
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use shared_model::{InstanceId, ProcessDefinition, ProcessId};
 
+use super::walk::parse_uptime;
 use super::*;
 use crate::collectors::{block_device, filesystem, network_interface};
 use crate::profile::Pattern;
@@ -284,6 +285,30 @@ fn uptime_and_boot_time() {
     assert_eq!(parse_btime(b"cpu 1\nbtime 60\n").unwrap().unix_timestamp(), 60);
     assert_eq!(parse_btime(b"cpu 1\n"), Err(ParseError("btime")));
     assert_eq!(from_ticks(150, 100), Duration::from_millis(1500));
+}
+
+#[test]
+fn an_iterator_that_fails_is_replaced_by_proc_for_the_tick() {
+    let tree = Tree::new("fallback");
+    tree.process(10, ("a", 1), 500, 700);
+    let mut sampler = tree.collector();
+    // As if the programs had been loaded, and could not be read now.
+    sampler.collector.source = Source::Tasks(Vec::new());
+    sampler.collector.units.cpu_per_second = 1_000_000;
+    let failed = crate::metrics::BPF_ITERATORS_FAILED.get();
+    sampler.tick(false);
+    tree.uptime(1010);
+    tree.process(10, ("a", 1), 500, 750);
+    tree.process(11, ("b", 1), 100_500, 20);
+    let batch = sampler.tick(false);
+    assert_eq!(row(&batch, id(10, 500)).cpu_user_us, Some(500_000), "in the unit of the iterator");
+    assert_eq!(row(&batch, id(11, 100_500)).cpu_user_us, Some(200_000));
+    assert_eq!(row(&batch, id(10, 500)).run_queue_delay_us, None);
+    assert!(crate::metrics::BPF_ITERATORS_FAILED.get() >= failed + 2);
+    assert_eq!(batch.tier, Some(Tier::B));
+    let source = batch.sources.iter().find(|it| it.fields == "processes").unwrap();
+    let reason = source.reason.as_deref().unwrap();
+    assert!(source.tier == Some(Tier::B) && reason.contains("not loaded"), "{reason}");
 }
 
 mod descriptions;

@@ -7,8 +7,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::*;
 use crate::support::TestDir;
 
-const TIERS: [&str; 2] = ["auto", "proc"];
-
 fn keep_all(tier: &str) -> Sampler {
     Sampler::start(&format!("[collect]\ntier = \"{tier}\"\n[profile]\nkeep_all = true"))
 }
@@ -78,6 +76,16 @@ fn a_process_whose_first_thread_ended_still_counts() {
         let memory = if tier == "auto" { row.memory_usage_bytes } else { None };
         assert_eq!(row.memory_usage_bytes.is_some_and(|bytes| bytes > 1 << 24), memory.is_some());
         assert_eq!(row.memory_usage_bytes.is_some(), tier == "auto", "{tier}");
+        assert_eq!(sampler.exits_of_pid(child.0.id()).len(), 0, "{tier}");
+        let pid = child.0.id();
+        drop(child);
+        let exit = wait_for("its end", || {
+            sampler.tick();
+            sampler.exits_of_pid(pid).first().map(|exit| (*exit).clone())
+        });
+        assert_eq!(exit.exit_signal, Some(9), "{tier}");
+        let used = exit.totals.cpu_user_us.unwrap() + exit.totals.cpu_system_us.unwrap();
+        assert!(used > 0 && exit.lifetime_us.unwrap() >= used, "{tier}: {exit:?}");
     }
 }
 
@@ -117,14 +125,11 @@ fn zombies_and_stopped_processes_have_rows_and_no_exit() {
             exits.filter(|exit| ids.contains(&exit.instance_id)).count()
         };
         assert_eq!(exits(&sampler), 0, "a zombie was not waited for: {tier}");
-        let is_told = tier == "auto";
         drop(parent);
-        if is_told {
-            wait_for("its end", || {
-                sampler.tick();
-                (exits(&sampler) == 1).then_some(())
-            });
-        }
+        wait_for("its end", || {
+            sampler.tick();
+            (exits(&sampler) == 1).then_some(())
+        });
     }
 }
 
@@ -145,6 +150,12 @@ fn kernel_threads_and_other_pid_namespaces_have_the_hosts_numbers() {
             sampler.row(inner)?;
             sampler.command_line(inner).filter(|line| *line == "sleep 1001").map(drop)
         });
+        drop(child);
+        let exit = wait_for("its end", || {
+            sampler.tick();
+            sampler.exits_of_pid(inner).first().map(|exit| (*exit).clone())
+        });
+        assert_eq!(exit.exit_signal, Some(9), "{tier}");
         assert_eq!(sampler.command_line(2), Some("[kthreadd]"), "{tier}");
         assert_eq!(sampler.row(2).unwrap().memory_usage_bytes, Some(0), "{tier}");
     }

@@ -12,7 +12,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::bpf::records::{Comm, Event, Exit, Subject, Used};
+use super::super::tasks::KERNEL_THREAD;
+use crate::bpf::records::{self, Comm, Used};
 use crate::metrics::{EXITS_SHED, PROGRAMS_FORGOTTEN};
 
 /// Live processes whose command lines are kept.
@@ -33,14 +34,75 @@ const MUCH_NS: u64 = 50_000_000;
 /// A command line as the kernel holds it, arguments NUL-terminated.
 pub(super) type Line = Arc<[u8]>;
 
+/// Which cgroup, as far as the source of the event tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Group {
+    /// It does not.
+    #[default]
+    Unknown,
+    /// By its number in the unified hierarchy.
+    Number(u64),
+    /// By its path.
+    Path(Arc<str>),
+}
+
+impl Group {
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Unknown | Self::Path(_) => None,
+        }
+    }
+}
+
+/// Whose event.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Life {
+    pub(super) pid: u32,
+    /// Start, ns since boot, time asleep included.
+    pub(super) start_ns: u64,
+    /// Moment, on the same clock.
+    pub(super) at_ns: u64,
+    pub(super) parent_pid: Option<u32>,
+    /// Effective user.
+    pub(super) user_id: Option<u32>,
+    pub(super) group: Group,
+    /// Empty: unknown.
+    pub(super) comm: Comm,
+}
+
+/// What a process used from its start to its end, all threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) used: Used,
+    pub(super) peak_pages: Option<u64>,
+    /// I/O is known.
+    pub(super) has_io: bool,
+    /// The run-queue delay is known.
+    pub(super) has_delay: bool,
+    /// Faults and switches are known.
+    pub(super) has_counts: bool,
+}
+
+/// One exit, whoever told it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Exit {
+    /// `at_ns` is when its last thread ended.
+    pub(super) of: Life,
+    /// As wait(2) gives it.
+    pub(super) status: Option<u32>,
+    pub(super) is_kernel_thread: bool,
+    pub(super) totals: Option<Totals>,
+    /// `start_ns` is not when it began.
+    pub(super) is_start_unknown: bool,
+}
+
 /// One process that ended.
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) exit: Exit,
     /// What it ran last, if it was seen to begin that.
     pub(super) line: Option<Line>,
-    /// Its parent when it began that, else at its end.
-    pub(super) parent_pid: u32,
 }
 
 /// What is folded together.
@@ -48,20 +110,21 @@ pub(super) struct Ended {
 pub(super) struct Kind {
     pub(super) line: Option<Line>,
     pub(super) comm: Comm,
-    pub(super) parent_pid: u32,
-    pub(super) cgroup: u64,
+    pub(super) parent_pid: Option<u32>,
+    pub(super) group: Group,
 }
 
 /// Exits of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fold {
     pub(super) count: u32,
-    pub(super) failed: u32,
-    pub(super) user_id: u32,
-    pub(super) lifetime_ns: u64,
-    pub(super) peak_pages: u64,
-    pub(super) has_io: bool,
-    pub(super) used: Used,
+    /// `None`: not known of all.
+    pub(super) failed: Option<u32>,
+    pub(super) user_id: Option<u32>,
+    /// `None`: not known of all.
+    pub(super) lifetime_ns: Option<u64>,
+    /// `None`: not known of all.
+    pub(super) totals: Option<Totals>,
 }
 
 /// An interval's exits.
@@ -75,7 +138,8 @@ pub(super) struct Interval {
 #[derive(Debug)]
 struct Program {
     start_ns: u64,
-    parent_pid: u32,
+    parent_pid: Option<u32>,
+    group: Group,
     comm: Comm,
     line: Line,
 }
@@ -94,14 +158,6 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// An event of the kernel.
-    pub(super) fn take(&mut self, event: Event<'_>) {
-        match event {
-            Event::Exec(exec) => self.began(&exec.of, exec.line),
-            Event::Exit(exit) => self.ended(exit),
-        }
-    }
-
     /// What happened since the last call. Who began before `since_ns` may have a row by now.
     pub(super) fn interval(&mut self, since_ns: u64) -> Interval {
         self.same.clear();
@@ -118,16 +174,23 @@ impl Log {
         interval
     }
 
-    fn began(&mut self, of: &Subject, line: &[u8]) {
+    /// The start of what `pid` was seen to execute, ns since boot.
+    pub(super) fn start_of(&self, pid: u32) -> Option<u64> {
+        self.programs.get(&pid).map(|program| program.start_ns)
+    }
+
+    /// `of` began to run `line`.
+    pub(super) fn began(&mut self, of: Life, line: &[u8]) {
+        let pid = of.pid;
         let Some(line) = self.intern(line) else {
-            self.programs.remove(&of.pid);
+            self.programs.remove(&pid);
             PROGRAMS_FORGOTTEN.add(1);
             return;
         };
-        let parent_pid = of.parent_pid;
-        let program = Program { start_ns: of.start_ns, parent_pid, comm: of.comm, line };
-        if self.programs.len() < MAX_PROGRAMS || self.programs.contains_key(&of.pid) {
-            self.programs.insert(of.pid, program);
+        let Life { start_ns, parent_pid, group, comm, .. } = of;
+        let program = Program { start_ns, parent_pid, group, comm, line };
+        if self.programs.len() < MAX_PROGRAMS || self.programs.contains_key(&pid) {
+            self.programs.insert(pid, program);
         } else {
             PROGRAMS_FORGOTTEN.add(1);
         }
@@ -146,31 +209,40 @@ impl Log {
         Some(line)
     }
 
-    fn ended(&mut self, exit: Exit) {
-        let of = &exit.of;
-        let own = self.programs.remove(&of.pid).filter(|program| program.start_ns == of.start_ns);
-        let (line, parent_pid) = if let Some(program) = own {
-            (Some(program.line), program.parent_pid)
+    /// A process ended.
+    pub(super) fn ended(&mut self, mut exit: Exit) {
+        let of = &mut exit.of;
+        // The number may be another's by now: what that began stays.
+        let is_own = self.programs.get(&of.pid).is_some_and(|it| it.start_ns == of.start_ns);
+        let own = if is_own { self.programs.remove(&of.pid) } else { None };
+        let line = if let Some(program) = own {
+            of.parent_pid = program.parent_pid.or(of.parent_pid);
+            if of.group == Group::Unknown {
+                of.group = program.group;
+            }
+            Some(program.line)
         } else {
-            let parent = self.programs.get(&of.parent_pid);
+            let parent = of.parent_pid.and_then(|parent| self.programs.get(&parent));
             let same = parent.filter(|parent| parent.comm == of.comm);
-            (same.map(|parent| Arc::clone(&parent.line)), of.parent_pid)
+            same.map(|parent| Arc::clone(&parent.line))
         };
         if of.start_ns < self.since_ns {
             self.old += 1;
             if self.old > MAX_OLD {
                 EXITS_SHED.add(1);
             } else {
-                self.interval.ended.push(Ended { exit, line, parent_pid });
+                self.interval.ended.push(Ended { exit, line });
             }
             return;
         }
-        let kind = Kind { line, comm: of.comm, parent_pid, cgroup: of.cgroup };
+        let (comm, parent_pid, group) = (of.comm, of.parent_pid, of.group.clone());
+        let kind = Kind { line, comm, parent_pid, group };
         let same = self.same.get(&kind).copied().unwrap_or(0);
-        let is_one = same < MAX_SAME || exit.used.runtime_ns >= MUCH_NS;
+        let runtime_ns = exit.totals.map_or(0, |totals| totals.used.runtime_ns);
+        let is_one = same < MAX_SAME || runtime_ns >= MUCH_NS;
         if is_one && self.interval.ended.len() - self.old < MAX_EXITS {
             self.same.insert(kind.clone(), same + 1);
-            self.interval.ended.push(Ended { exit, line: kind.line, parent_pid });
+            self.interval.ended.push(Ended { exit, line: kind.line });
             return;
         }
         let folds = &mut self.interval.folds;
@@ -180,58 +252,113 @@ impl Log {
     }
 }
 
+impl Exit {
+    /// From its start to its end.
+    pub(super) fn lifetime_ns(&self) -> Option<u64> {
+        let lifetime = self.of.at_ns.saturating_sub(self.of.start_ns);
+        (!self.is_start_unknown).then_some(lifetime)
+    }
+}
+
+impl Totals {
+    /// Both together; known is what is known of both.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        let peaks = self.peak_pages.zip(other.peak_pages);
+        Self {
+            used: self.used.plus(&other.used),
+            peak_pages: peaks.map(|(one, other)| one.max(other)),
+            has_io: self.has_io && other.has_io,
+            has_delay: self.has_delay && other.has_delay,
+            has_counts: self.has_counts && other.has_counts,
+        }
+    }
+}
+
 impl Fold {
     fn add(&mut self, exit: &Exit) {
+        let failed = exit.status.map(|status| u32::from(status != 0));
+        let lifetime = exit.lifetime_ns();
         if self.count == 0 {
-            (self.user_id, self.has_io) = (exit.of.user_id, true);
+            (self.user_id, self.failed, self.totals) = (exit.of.user_id, failed, exit.totals);
+            self.lifetime_ns = lifetime;
+        } else {
+            let both = self.failed.zip(failed);
+            self.failed = both.map(|(all, failed)| all.saturating_add(failed));
+            let both = self.totals.zip(exit.totals);
+            self.totals = both.map(|(all, one)| all.plus(&one));
+            let both = self.lifetime_ns.zip(lifetime);
+            self.lifetime_ns = both.map(|(all, one)| all.saturating_add(one));
         }
         self.count = self.count.saturating_add(1);
-        self.failed = self.failed.saturating_add(u32::from(exit.status != 0));
-        let lifetime = exit.of.at_ns.saturating_sub(exit.of.start_ns);
-        self.lifetime_ns = self.lifetime_ns.saturating_add(lifetime);
-        self.peak_pages = self.peak_pages.max(exit.peak_pages);
-        self.has_io &= exit.has_io;
-        self.used = self.used.plus(&exit.used);
+    }
+}
+
+impl From<&records::Subject> for Life {
+    fn from(of: &records::Subject) -> Self {
+        Self {
+            pid: of.pid,
+            start_ns: of.start_ns,
+            at_ns: of.at_ns,
+            parent_pid: Some(of.parent_pid),
+            user_id: Some(of.user_id),
+            group: Group::Number(of.cgroup),
+            comm: of.comm,
+        }
+    }
+}
+
+impl From<&records::Exit> for Exit {
+    fn from(exit: &records::Exit) -> Self {
+        let totals = Totals {
+            used: exit.used,
+            peak_pages: Some(exit.peak_pages),
+            has_io: exit.has_io,
+            has_delay: true,
+            has_counts: true,
+        };
+        Self {
+            of: Life::from(&exit.of),
+            status: Some(exit.status),
+            is_kernel_thread: exit.flags & KERNEL_THREAD != 0,
+            totals: Some(totals),
+            is_start_unknown: false,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bpf::records::Exec;
 
-    fn subject(pid: u32, comm: [u8; 2]) -> Subject {
+    fn life(pid: u32, comm: [u8; 2]) -> Life {
         let mut name = [0; 16];
         name[..2].copy_from_slice(&comm);
         let start_ns = 1000 + u64::from(pid);
-        Subject {
-            pid,
-            parent_pid: 1,
-            start_ns,
-            at_ns: 5000,
-            comm: Comm(name),
-            ..Subject::default()
-        }
+        let parent_pid = Some(1);
+        Life { pid, parent_pid, start_ns, at_ns: 5000, comm: Comm(name), ..Life::default() }
     }
 
-    fn exit(of: Subject, runtime_ns: u64) -> Event<'static> {
+    fn exit(of: Life, runtime_ns: u64) -> Exit {
         let used = Used { runtime_ns, ..Used::default() };
-        Event::Exit(Exit { of, status: 0, flags: 0, peak_pages: 3, has_io: true, used })
+        let totals = Some(Totals { used, ..Totals::default() });
+        Exit { of, status: Some(0), totals, ..Exit::default() }
     }
 
     #[test]
     fn storms_are_folded_and_counted() {
         let mut log = Log::default();
         for pid in 10..1010 {
-            let of = subject(pid, *b"ls");
-            log.take(Event::Exec(Exec { of, line: b"ls\0-l\0" }));
-            log.take(exit(of, if pid == 900 { MUCH_NS } else { 10 }));
+            let of = life(pid, *b"ls");
+            log.began(of.clone(), b"ls\0-l\0");
+            log.ended(exit(of, if pid == 900 { MUCH_NS } else { 10 }));
         }
         let interval = log.interval(9999);
         assert_eq!(interval.ended.len(), MAX_SAME as usize + 1, "one used much");
         let (kind, fold) = interval.folds.iter().next().unwrap();
         assert_eq!(kind.as_ref().unwrap().line.as_deref(), Some(&b"ls\0-l\0"[..]));
-        assert_eq!((fold.count, fold.used.runtime_ns), (1000 - 17, (1000 - 17) * 10));
+        let used = fold.totals.unwrap().used;
+        assert_eq!((fold.count, used.runtime_ns), (1000 - 17, (1000 - 17) * 10));
+        assert_eq!(fold.failed, Some(0));
         assert_eq!(log.interval(9999).ended.len(), 0);
         drop(interval);
         log.interval(9999);
@@ -239,12 +366,25 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_with_an_unknown_part_is_unknown() {
+        let mut log = Log::default();
+        for pid in 0..100 {
+            let known = exit(life(pid, *b"ls"), 10);
+            log.ended(if pid == 50 { Exit { totals: None, status: None, ..known } } else { known });
+        }
+        let interval = log.interval(9999);
+        let fold = interval.folds.values().next().unwrap();
+        assert_eq!(fold.count, 100 - MAX_SAME);
+        assert!(fold.totals.is_none() && fold.failed.is_none());
+    }
+
+    #[test]
     fn kinds_beyond_the_limit_share_one_fold() {
         let mut log = Log::default();
         let all = MAX_EXITS + MAX_FOLDS + 10;
         for pid in 0..u32::try_from(all).unwrap() {
-            let of = Subject { cgroup: pid.into(), ..subject(pid, *b"ls") };
-            log.take(exit(of, 1));
+            let of = Life { group: Group::Number(pid.into()), ..life(pid, *b"ls") };
+            log.ended(exit(of, 1));
         }
         let interval = log.interval(9999);
         assert_eq!((interval.ended.len(), interval.folds.len()), (MAX_EXITS, MAX_FOLDS + 1));
@@ -256,7 +396,7 @@ mod tests {
         let mut log = Log::default();
         log.interval(9999);
         for pid in 0..100 {
-            log.take(exit(subject(pid, *b"ls"), 1));
+            log.ended(exit(life(pid, *b"ls"), 1));
         }
         assert_eq!(log.interval(9999).ended.len(), 100);
     }
@@ -264,14 +404,14 @@ mod tests {
     #[test]
     fn a_fork_runs_what_its_parent_runs() {
         let mut log = Log::default();
-        let parent = subject(7, *b"sh");
-        log.take(Event::Exec(Exec { of: parent, line: b"sh\0-c\0x\0" }));
-        log.take(exit(Subject { parent_pid: 7, ..subject(8, *b"sh") }, 1));
-        log.take(exit(Subject { parent_pid: 7, ..subject(9, *b"cc") }, 1));
-        let reused = Subject { start_ns: 77, ..subject(7, *b"sh") };
-        log.take(exit(reused, 1));
+        log.began(life(7, *b"sh"), b"sh\0-c\0x\0");
+        let child = |pid, comm| Life { parent_pid: Some(7), ..life(pid, comm) };
+        log.ended(exit(child(8, *b"sh"), 1));
+        log.ended(exit(child(9, *b"cc"), 1));
+        log.ended(exit(Life { start_ns: 77, ..life(7, *b"sh") }, 1));
+        log.ended(exit(life(7, *b"sh"), 1));
         let lines: Vec<_> =
             log.interval(0).ended.into_iter().map(|ended| ended.line.is_some()).collect();
-        assert_eq!(lines, [true, false, false], "another name, another start: not the same");
+        assert_eq!(lines, [true, false, false, true], "another name, another start: not the same");
     }
 }
