@@ -163,8 +163,15 @@ impl Exits {
             Source::Heard(listener, _) => (listener.interval(walked_ns + JUST_NS), 0),
         };
         if !self.is_exact() {
+            let mut taken: HashSet<_> = self.held.iter().map(|it| self.units.key(it)).collect();
             for ended in &mut interval.ended {
-                self.recognise(ended, table, seen.walk, walked_ns);
+                let live = self.recognise(ended, table, seen.walk, walked_ns);
+                let key = live.map(|live| (ended.exit.of.pid, live.start_ticks));
+                // One instance ends once; the number may have been used again.
+                if let Some(key) = key.filter(|key| taken.insert(*key)) {
+                    ended.exit.of.start_ns = self.units.nanoseconds(key.1);
+                    ended.exit.is_start_unknown = false;
+                }
             }
             interval.ended.splice(..0, self.held.drain(..));
             let is_held = |ended: &mut Ended| is_there(ended.exit.of.pid, ended.exit.of.start_ns);
@@ -192,8 +199,14 @@ impl Exits {
         sum
     }
 
-    /// Gives an exit whose start was calculated the start of the instance that it is of, if one was seen.
-    fn recognise(&self, ended: &mut Ended, table: &Table, walk: u64, walked_ns: u64) {
+    /// The instance that an exit is of whose start was calculated, if one was seen.
+    fn recognise<'a>(
+        &'a self,
+        ended: &Ended,
+        table: &'a Table,
+        walk: u64,
+        walked_ns: u64,
+    ) -> Option<&'a Live> {
         let (pid, at_ns) = (ended.exit.of.pid, ended.exit.of.at_ns);
         let (began_ns, is_unknown) = (ended.exit.of.start_ns, ended.exit.is_start_unknown);
         let is_it = |live: &Live| {
@@ -208,10 +221,7 @@ impl Exits {
         let vanished =
             self.waiting.iter().filter(|(key, _)| key.0 == pid).map(|(_, (live, ..))| live);
         let candidates = vanished.chain(table.get(&pid)).filter(|live| is_it(live));
-        if let Some(live) = candidates.min_by_key(|live| live.start_ticks) {
-            ended.exit.of.start_ns = self.units.nanoseconds(live.start_ticks);
-            ended.exit.is_start_unknown = false;
-        }
+        candidates.min_by_key(|live| live.start_ticks)
     }
 
     /// Forgets the interval: it began before anybody looked.

@@ -1,12 +1,12 @@
 //! Taskstats: what every thread used, told by the kernel at its end (`include/uapi/linux/taskstats.h`).
 //!
 //! Generic netlink, registered for every CPU; needs `CAP_NET_ADMIN` in the initial namespaces. The structure
-//! grows at its end and carries its version: 8 is Linux 3.10 (CentOS 7), 12 brought the process that a thread
+//! grows at its end and carries its version: 8 is Linux 3.10, 12 brought the process that a thread
 //! is of, and the mark of its last one. Version 15 (Linux 6.14) alone has fields inserted in its middle, which 16 took
 //! back: it is not read.
 //!
-//! A record is made before the thread gives its memory back, so the CPU of that is not in it: a process that
-//! lives for a millisecond seems to use less than it does.
+//! A record is made before the thread gives its memory back, and without what it ran since the scheduler looked last
+//! (at most a tick of the timer): of a process that lives for a millisecond about a third is in it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
