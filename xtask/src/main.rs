@@ -11,6 +11,7 @@ mod ci;
 mod db;
 mod down;
 mod fuzz;
+mod grafana;
 mod http;
 mod logs;
 mod openapi;
@@ -57,6 +58,8 @@ enum Command {
     Openapi(openapi::Arguments),
     /// Build the web page that the server embeds.
     Web(web::Arguments),
+    /// Regenerate the Grafana dashboards from their description.
+    Grafana(grafana::Arguments),
     /// Measure: release build, durable database.
     Bench(bench::Arguments),
     /// Build the agent for every x86-64 Linux since CentOS 7, and check that it is.
@@ -80,6 +83,7 @@ fn main() -> std::process::ExitCode {
         Command::Sqlx(arguments) => sqlx::run(&project, &arguments),
         Command::Openapi(arguments) => openapi::run(&project, &arguments),
         Command::Web(arguments) => web::run(&project, &arguments),
+        Command::Grafana(arguments) => grafana::run(&project, &arguments),
         Command::Bench(arguments) => bench::run(&project, &arguments),
         Command::Portable => portable::run(&project),
         Command::Fuzz(arguments) => fuzz::run(&project, &arguments),

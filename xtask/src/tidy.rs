@@ -91,6 +91,12 @@ fn quick(project: &Project) -> Result<Vec<Violation>> {
     let mut found: Vec<Violation> = RULES.iter().flat_map(|(_, rule)| rule(&tree)).collect();
     found.extend(migrations::check(project)?);
     found.extend(packages::check(project)?);
+    found.extend(crate::grafana::stale(project)?.into_iter().map(|file| Violation {
+        file,
+        line: 0,
+        rule: "generated",
+        advice: "outdated: run `cargo xtask grafana` and commit it".into(),
+    }));
     Ok(found)
 }
 

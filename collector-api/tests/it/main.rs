@@ -11,6 +11,7 @@ mod doors;
 mod enrollment;
 mod exits;
 mod fleet;
+mod grafana;
 mod kit;
 mod lifecycle;
 mod maintenance;

@@ -5,7 +5,8 @@ use fleet_sim::database::{Engine, TestDatabase};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 /// Every relation it may select from.
-const VIEWS: &[&str] = &["procfleet_hosts"];
+const VIEWS: &[&str] =
+    &["procfleet_hosts", "procfleet_maintenance", "procfleet_rejects", "procfleet_storage"];
 
 /// Every function of the schema it may call; each runs with its owner's rights.
 const FUNCTIONS: &[&str] = &[
@@ -14,10 +15,17 @@ const FUNCTIONS: &[&str] = &[
     "procfleet_coverage",
     "procfleet_exits",
     "procfleet_host_addresses",
+    "procfleet_host_lines",
     "procfleet_host_series",
     "procfleet_host_totals",
     "procfleet_hosts_with",
+    "procfleet_ingest_series",
+    "procfleet_part_lines",
+    "procfleet_process_lines",
+    "procfleet_process_runs",
     "procfleet_process_series",
+    "procfleet_progress",
+    "procfleet_step",
     "procfleet_top",
     "procfleet_troubled_collectors",
 ];

@@ -7,12 +7,14 @@
 do $$
 declare
     views constant text[] := array[
-        'procfleet_hosts'
+        'procfleet_hosts', 'procfleet_maintenance', 'procfleet_storage', 'procfleet_rejects'
     ];
     functions constant text[] := array[
         'procfleet_hosts_with', 'procfleet_top', 'procfleet_compare', 'procfleet_host_totals',
         'procfleet_host_series', 'procfleet_process_series', 'procfleet_coverage',
-        'procfleet_troubled_collectors', 'procfleet_connections', 'procfleet_exits', 'procfleet_host_addresses'
+        'procfleet_troubled_collectors', 'procfleet_connections', 'procfleet_exits', 'procfleet_host_addresses',
+        'procfleet_step', 'procfleet_part_lines', 'procfleet_process_lines', 'procfleet_host_lines',
+        'procfleet_process_runs', 'procfleet_ingest_series', 'procfleet_progress'
     ];
     home constant text := current_schema();
     object record;

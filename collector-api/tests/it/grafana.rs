@@ -1,0 +1,141 @@
+//! Every panel of the committed dashboards: its statement is written out as Grafana's PostgreSQL data
+//! source writes it out, and run as the role of dashboards.
+
+mod expand;
+mod fill;
+mod model;
+
+use std::collections::BTreeSet;
+
+use fleet_sim::database::Engine;
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Column as _, PgConnection, Row as _, TypeInfo as _, ValueRef as _};
+use time::{Duration, OffsetDateTime};
+
+use expand::Range;
+
+/// Window and the interval that Grafana makes of it at 1,000 points a panel and at least 10 s.
+const WINDOWS: [(Duration, u32); 3] = [
+    (Duration::minutes(10), 10_000),
+    (Duration::hours(24), 60_000),
+    (Duration::days(30), 1_800_000),
+];
+
+/// Types whose values Grafana draws.
+const NUMBERS: [&str; 6] = ["INT2", "INT4", "INT8", "FLOAT4", "FLOAT8", "NUMERIC"];
+
+#[tokio::test]
+async fn every_panel_answers_in_the_shape_it_is_drawn_from() {
+    tokio::join!(every_panel(Engine::TimescaleDb), every_panel(Engine::PostgreSql));
+}
+
+async fn every_panel(engine: Engine) {
+    let filled = fill::fill(engine).await;
+    let mut reader = filled.database.connect().await.unwrap();
+    sqlx::raw_sql("set role procfleet_reader; set default_transaction_read_only = on")
+        .execute(&mut reader)
+        .await
+        .unwrap();
+    for dashboard in model::dashboards() {
+        for (length, interval_ms) in WINDOWS {
+            let to = filled.until;
+            let mut range = Range::new(to - length, to, interval_ms);
+            for variable in model::list(&dashboard["templating"]["list"]) {
+                choose(&mut reader, variable, &mut range).await;
+            }
+            for panel in model::panels(&dashboard) {
+                let what =
+                    format!("{engine:?}, {length}: {} / {}", dashboard["title"], panel["title"]);
+                check(&mut reader, panel, &range, &what).await;
+            }
+        }
+    }
+}
+
+/// Gives a variable the last value it offers.
+async fn choose(reader: &mut PgConnection, variable: &Value, range: &mut Range) {
+    let name = model::text(&variable["name"]).to_owned();
+    if variable["type"] == "constant" {
+        range.variables.insert(name, model::text(&variable["query"]).to_owned());
+        return;
+    }
+    let sql = range.expand(model::text(&variable["query"]));
+    let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(reader).await;
+    let rows = rows.unwrap_or_else(|error| panic!("variable {name}: {error}\n{sql}"));
+    let row = rows.last().unwrap_or_else(|| panic!("variable {name} offers nothing:\n{sql}"));
+    let _shown: String = row.get("__text");
+    range.variables.insert(name, row.get("__value"));
+}
+
+async fn check(reader: &mut PgConnection, panel: &Value, range: &Range, what: &str) {
+    for target in model::list(&panel["targets"]) {
+        let sql = range.expand(model::text(&target["rawSql"]));
+        let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(&mut *reader).await;
+        let rows = rows.unwrap_or_else(|error| panic!("{what}: {error}\n{sql}"));
+        assert!(!rows.is_empty(), "{what} has no rows\n{sql}");
+        let columns: Vec<(&str, &str)> =
+            rows[0].columns().iter().map(|c| (c.name(), c.type_info().name())).collect();
+        let names: BTreeSet<&str> = columns.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), columns.len(), "{what}: columns of one name: {columns:?}");
+        match model::text(&target["format"]) {
+            "time_series" => series(&rows, &columns, what),
+            "table" => table(panel, &rows, &columns, what),
+            other => panic!("{what}: format {other}"),
+        }
+    }
+}
+
+/// A time that never goes back, perhaps the name of the line, numbers of which some are known.
+fn series(rows: &[PgRow], columns: &[(&str, &str)], what: &str) {
+    assert_eq!(columns[0], ("time", "TIMESTAMPTZ"), "{what}");
+    let named = columns.iter().any(|column| *column == ("metric", "TEXT"));
+    assert!(!named || columns.len() == 3, "{what}: {columns:?}");
+    let values: Vec<&str> = columns
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| !["time", "metric"].contains(name))
+        .collect();
+    for (name, kind) in columns.iter().filter(|(name, _)| values.contains(name)) {
+        assert!(NUMBERS.contains(kind), "{what}: {name} is {kind}");
+        let known = rows.iter().filter(|row| !row.try_get_raw(*name).unwrap().is_null()).count();
+        assert!(known > 0, "{what}: {name} is never known");
+    }
+    let times: Vec<OffsetDateTime> = rows.iter().map(|row| row.get("time")).collect();
+    assert!(times.is_sorted(), "{what}: times are not in order");
+    if named {
+        let mut seen = BTreeSet::new();
+        for row in rows {
+            let line: String = row.get("metric");
+            assert!(
+                seen.insert((row.get::<OffsetDateTime, _>("time"), line.clone())),
+                "{what}: {line} twice at a time"
+            );
+        }
+    }
+}
+
+/// What a stat or a table shows, and every column that the panel's settings speak of.
+fn table(panel: &Value, rows: &[PgRow], columns: &[(&str, &str)], what: &str) {
+    for (name, kind) in columns {
+        assert!(
+            NUMBERS.contains(kind) || ["TEXT", "BOOL", "TIMESTAMPTZ"].contains(kind),
+            "{what}: {name} is {kind}"
+        );
+    }
+    if panel["type"] == "stat" {
+        assert_eq!((rows.len(), columns.len()), (1, 1), "{what}");
+        assert!(NUMBERS.contains(&columns[0].1), "{what}: {columns:?}");
+        assert!(!rows[0].try_get_raw(0).unwrap().is_null(), "{what} is not known");
+    }
+    for over in model::list(&panel["fieldConfig"]["overrides"]) {
+        let name = model::text(&over["matcher"]["options"]);
+        assert!(columns.iter().any(|(column, _)| *column == name), "{what}: no column {name}");
+        for field in model::fields_of_links(over) {
+            assert!(
+                columns.iter().any(|(column, _)| *column == field),
+                "{what}: no column {field}"
+            );
+        }
+    }
+}
