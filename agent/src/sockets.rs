@@ -246,3 +246,26 @@ impl NetworkUse {
         Some(by_instance.values().fold(Traffic::default(), |sum, one| sum.plus(*one)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_claimed_of_what_nobody_counts() {
+        let of = |id: i64| InstanceId(id);
+        let moved = Traffic { receive_bytes: 5, transmit_bytes: 0 };
+        let mut network = NetworkUse {
+            by_instance: Some([(of(1), moved), (of(2), moved), (of(9), moved)].into()),
+            uncounted: [of(2), of(3)].into(),
+            ..NetworkUse::default()
+        };
+        let mut rows = [1, 2, 3, 4]
+            .map(|id| ProcessSample { instance_id: of(id), ..ProcessSample::default() });
+        network.join(&mut rows);
+        let found = rows.map(|row| (row.network_receive_bytes, row.network_transmit_bytes));
+        let (counted, both) = ((Some(5), Some(0)), (Some(5), None));
+        assert_eq!(found, [counted, both, (None, None), (Some(0), Some(0))]);
+        assert_eq!(network.of_ended(), Some(moved));
+    }
+}
