@@ -144,7 +144,7 @@ impl Collector for Processes {
             None => Files::open(&self.root.proc)?,
         };
         self.walk(tick, &mut files)?;
-        let ended = self.cpu_of_ended();
+        let (ended, disk) = self.use_of_ended();
         let rows = (&mut self.rows[..], &self.pids[..]);
         let network = network::read(&mut self.sockets, rows, tick, self.interval);
         self.lifetimes.add(&network, &self.rows);
@@ -166,6 +166,7 @@ impl Collector for Processes {
         let left_over = self.rows.iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(row, _)| row);
         let mut residual = selection::residual(left_over, ended);
         network::add_ended(&mut residual, network.of_ended());
+        selection::add_disk(&mut residual, disk);
         batch.processes.extend(residual);
         network::deliver(network, batch);
         batch
@@ -176,22 +177,28 @@ impl Collector for Processes {
 }
 
 impl Processes {
-    /// User and system CPU, µs, of processes that ended since the walk before; `None` if there was none.
-    fn cpu_of_ended(&mut self) -> Option<(u64, u64)> {
-        let units = self.units;
+    /// User and system CPU, µs, of processes that ended since the walk before, `None` if there was none; and what
+    /// they read and wrote, where exits tell it.
+    fn use_of_ended(&mut self) -> (Option<(u64, u64)>, exits::Disk) {
+        let mut told = exits::Told::default();
         if let Some(walk) = self.previous {
             let (at_ticks, newest_ns) = (walk.uptime_ticks, self.newest_ns);
             let seen = exits::Seen { walk: walk.number, at_ticks, newest_ns };
-            let told = self.exits.settle(&mut self.table, seen);
+            told = self.exits.settle(&mut self.table, seen);
             if self.interval.is_none() {
                 self.exits.forget();
             }
-            if self.exits.is_exact() {
-                self.interval?;
-                return Some((told.user_ticks, told.system_ticks));
-            }
         }
-        let interval = self.interval?;
+        let Some(interval) = self.interval else { return (None, exits::Disk::default()) };
+        if self.exits.is_exact() {
+            return (Some((told.cpu.user_ticks, told.cpu.system_ticks)), told.disk);
+        }
+        (Some(self.cpu_of_unseen(interval)), told.disk)
+    }
+
+    /// User and system CPU, µs, of processes that ended in the interval, by who waited for them.
+    fn cpu_of_unseen(&mut self, interval: Duration) -> (u64, u64) {
+        let units = self.units;
         let path = self.root.sys.join("devices/system/cpu/online");
         let cpus = self.reader.read(&path).ok().and_then(ended::count_cpus);
         let all = cpus.and_then(|cpus| interval.checked_mul(u32::try_from(cpus).ok()?));
@@ -200,7 +207,7 @@ impl Processes {
         let rows = Duration::from_micros(self.rows.iter().map(of).sum());
         let limit = all.map_or(u64::MAX, |all| units.ticks(all.saturating_sub(rows)));
         let ended = self.ended.balance(&self.table, limit);
-        Some((units.microseconds(ended.user_ticks), units.microseconds(ended.system_ticks)))
+        (units.microseconds(ended.user_ticks), units.microseconds(ended.system_ticks))
     }
 
     /// Says where this run's data came from.

@@ -157,13 +157,18 @@ fn rows_and_residual_are_the_network() {
     }
 }
 
-/// Blocks of 1 MiB that are written, and read.
+/// Blocks of 1 MiB that each of two processes writes, and reads.
 const BLOCKS: u64 = 128;
 
 fn look_at_disk(host: &mut Host, worker: &mut Peer, path: &str) -> Result<(), String> {
     host.tick();
     worker.ask(&format!("write-disk {path} {BLOCKS}"));
     worker.ask(&format!("read-disk {path} {BLOCKS}"));
+    // One that is gone at the tick.
+    let mut gone = Peer::start();
+    gone.ask(&format!("write-disk {path} {BLOCKS}"));
+    gone.ask(&format!("read-disk {path} {BLOCKS}"));
+    drop(gone);
     let report = host.tick();
     let rows = (sum(&report, |row| row.disk_read_bytes), sum(&report, |row| row.disk_write_bytes));
     assert!(rows.0 >= BLOCKS << 20 && rows.1 >= BLOCKS << 20, "{rows:?}");

@@ -31,17 +31,19 @@ use uuid::Uuid;
 
 use self::describing::Describing;
 use self::listener::Listener;
-use self::log::{Ended, Interval};
+use self::log::{Ended, Interval, Totals};
 use self::watch::Watch;
 use super::cgroups::Cgroups;
 use super::dictionary::{Dictionary, Table};
 use super::ended::Cpu;
 use super::live::{Live, Units};
+use super::selection;
 use super::tasks::start_ticks;
 use crate::bpf::Bpf;
 use crate::bpf::records::Used;
 use crate::collectors::{Batch, Setup};
 use crate::metrics::EXITS_MISSED;
+use crate::procfs::pid::Io;
 
 /// How long, and for how many ticks at least, a process that vanished waits for its exit.
 const MAX_WAIT: Duration = Duration::from_secs(4);
@@ -106,6 +108,33 @@ pub(super) struct Exits {
     cgroups: Cgroups,
 }
 
+/// What those who ended used that no row has said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    pub(super) cpu: Cpu,
+    pub(super) disk: Disk,
+}
+
+/// Bytes read and written; `None`: nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Disk {
+    pub(super) read_bytes: Option<u64>,
+    pub(super) write_bytes: Option<u64>,
+}
+
+impl Disk {
+    /// Adds one life less what was seen of it `before`.
+    fn add(&mut self, totals: &Totals, before: Option<Io>) {
+        let Some(before) = before.filter(|_| totals.has_io) else { return };
+        let used = &totals.used;
+        let grown = |now: u64, before: u64| now.saturating_sub(before);
+        let written = grown(used.write_bytes, before.write_bytes);
+        let cancelled = grown(used.cancelled_write_bytes, before.cancelled_write_bytes);
+        selection::add(&mut self.read_bytes, Some(grown(used.read_bytes, before.read_bytes)));
+        selection::add(&mut self.write_bytes, Some(written.saturating_sub(cancelled)));
+    }
+}
+
 impl Exits {
     pub(super) fn new(setup: &Setup, units: Units) -> Self {
         Self {
@@ -148,8 +177,8 @@ impl Exits {
         self.waiting.insert((pid, live.start_ticks), (live, 0, Duration::ZERO));
     }
 
-    /// Takes the exits since the last call, made after the walk `seen`. What CPU they used that no row has said.
-    pub(super) fn settle(&mut self, table: &mut Table, seen: Seen) -> Cpu {
+    /// Takes the exits since the last call, made after the walk `seen`. What they used that no row has said.
+    pub(super) fn settle(&mut self, table: &mut Table, seen: Seen) -> Told {
         let walked_ns = self.units.nanoseconds(seen.at_ticks);
         let units = self.units;
         let is_there = |pid: u32, start_ns: u64| {
@@ -158,7 +187,7 @@ impl Exits {
             live.is_some_and(|live| live.seen == seen.walk)
         };
         let (mut interval, lost_ns) = match &mut self.source {
-            Source::Nothing(_) => return Cpu::default(),
+            Source::Nothing(_) => return Told::default(),
             Source::Traced(watch) => watch.interval(seen.newest_ns + 1, walked_ns, is_there),
             Source::Heard(listener, _) => (listener.interval(walked_ns + JUST_NS), 0),
         };
@@ -178,6 +207,7 @@ impl Exits {
             self.held = interval.ended.extract_if(.., is_held).collect();
         }
         let mut sum = Cpu { user_ticks: lost_ns / 1000, system_ticks: 0 };
+        let mut disk = Disk::default();
         for ended in &interval.ended {
             let key = self.units.key(ended);
             let live = match table.get_mut(&key.0).filter(|live| live.start_ticks == key.1) {
@@ -190,13 +220,16 @@ impl Exits {
             let before = live.map_or_else(Cpu::default, Live::cpu);
             if let Some(totals) = &ended.exit.totals {
                 sum = sum.plus(cpu_of(&totals.used, before).minus(before));
+                // What nobody saw counts from its birth.
+                disk.add(totals, live.map_or_else(|| Some(Io::default()), Live::io));
             }
         }
         for totals in interval.folds.values().filter_map(|fold| fold.totals) {
             sum = sum.plus(cpu_of(&totals.used, Cpu::default()));
+            disk.add(&totals, Some(Io::default()));
         }
         self.interval = interval;
-        sum
+        Told { cpu: sum, disk }
     }
 
     /// The instance that an exit is of whose start was calculated, if one was seen.

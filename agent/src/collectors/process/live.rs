@@ -213,6 +213,11 @@ impl Live {
         sample
     }
 
+    /// What it had read and written when it was seen last; `None`: unknown.
+    pub(super) fn io(&self) -> Option<Io> {
+        self.totals.as_ref()?.io
+    }
+
     /// What it had used when it was seen last.
     pub(super) fn cpu(&self) -> Cpu {
         self.totals.as_ref().map_or_else(Cpu::default, |totals| totals.cpu)

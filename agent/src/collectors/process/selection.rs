@@ -7,14 +7,15 @@
 //! every row that knows its number.
 //!
 //! The sum of all rows, the residual included, is the sum of all processes, field by field. The
-//! residual's CPU includes processes that ended in the interval ([`super::ended`]); its number of
-//! processes does not, so it is 0 where all others are kept. In the residual, unknown numbers count as absent: it is null only where all of its processes are.
+//! residual's CPU and network include processes that ended in the interval ([`super::ended`]), and its disk
+//! where exits tell it; its number of processes does not, so it is 0 where all others are kept. In the residual, unknown numbers count as absent: it is null only where all of its processes are.
 
 use std::time::Duration;
 
 use shared_model::limits::{MAX_COUNT, MAX_COUNTER};
 use shared_model::{InstanceId, ProcessSample};
 
+use super::exits::Disk;
 use crate::metrics::PROCESS_ROWS_SHED;
 use crate::profile::Profile;
 
@@ -100,6 +101,20 @@ fn add_row(sum: &mut ProcessSample, row: &ProcessSample) {
     add(&mut sum.paging_faults_major, row.paging_faults_major);
     add(&mut sum.context_switches_voluntary, row.context_switches_voluntary);
     add(&mut sum.context_switches_involuntary, row.context_switches_involuntary);
+}
+
+/// Adds what processes that ended read and wrote to the residual.
+pub(super) fn add_disk(residual: &mut Option<ProcessSample>, ended: Disk) {
+    let Disk { read_bytes, write_bytes } = ended;
+    if read_bytes.unwrap_or(0) == 0 && write_bytes.unwrap_or(0) == 0 {
+        return;
+    }
+    let row = residual.get_or_insert_with(|| ProcessSample {
+        instance_id: InstanceId::RESIDUAL,
+        ..ProcessSample::default()
+    });
+    add(&mut row.disk_read_bytes, read_bytes);
+    add(&mut row.disk_write_bytes, write_bytes);
 }
 
 pub(super) fn add(sum: &mut Option<u64>, value: Option<u64>) {
