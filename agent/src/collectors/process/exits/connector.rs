@@ -56,7 +56,11 @@ pub enum Event {
 impl Connector {
     /// Begins to listen.
     pub(super) fn open() -> io::Result<Self> {
-        let mut netlink = Netlink::listen(netlink::CONNECTOR, PROCESSES, QUEUE_BYTES)?;
+        Self::with_queue(QUEUE_BYTES)
+    }
+
+    fn with_queue(bytes: usize) -> io::Result<Self> {
+        let mut netlink = Netlink::listen(netlink::CONNECTOR, PROCESSES, bytes)?;
         let words = [PROCESSES, PROCESSES, 0, 0, 4, LISTEN];
         let request: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
         netlink.send((MESSAGE, 0), &request)?;
@@ -131,6 +135,20 @@ mod tests {
         let mut other = message(EXECUTED, [11, 10, 0, 0]);
         other[0] = 9;
         assert_eq!(parse(&other), None);
+    }
+
+    #[test]
+    fn events_that_nobody_read_in_time_are_said_to_be_lost() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut connector = Connector::with_queue(4096).unwrap();
+        for _ in 0..100 {
+            std::process::Command::new("true").status().unwrap();
+        }
+        let mut events = 0;
+        let overruns = connector.drain(|_| events += 1).unwrap();
+        assert!(overruns > 0 && events < 300, "{overruns} {events}");
     }
 
     proptest! {

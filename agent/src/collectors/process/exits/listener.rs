@@ -91,16 +91,25 @@ impl Listener {
             .map_err(|error| format!("cannot listen to taskstats: {}", chain(&error)));
         let connector = Connector::open()
             .map_err(|error| format!("cannot listen to the process connector: {}", chain(&error)));
-        let is_of_use = match (&taskstats, &connector) {
+        let heard = match (&taskstats, &connector) {
             (_, Ok(_)) => Ok(()),
             (Ok(taskstats), Err(_)) if taskstats.knows_processes => Ok(()),
             (Ok(_), Err(reason)) => Err(reason.clone()),
             (Err(one), Err(other)) => Err(format!("{one}; {other}")),
         };
-        is_of_use?;
+        heard?;
+        Self::listen(taskstats.ok(), connector.ok(), proc, units)
+    }
+
+    fn listen(
+        taskstats: Option<Taskstats>,
+        connector: Option<Connector>,
+        proc: &Path,
+        units: Units,
+    ) -> Result<Self, String> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| format!("cannot listen: {error}"))?;
-        let has_totals = taskstats.is_ok();
+        let has_totals = taskstats.is_some();
         let threads = Threads {
             since_ns: now(ClockId::Boottime),
             page_bytes: units.page_bytes,
@@ -109,8 +118,8 @@ impl Listener {
         let hub = Hub {
             proc: proc.into(),
             reader: Reader::default(),
-            taskstats: taskstats.ok(),
-            connector: connector.ok(),
+            taskstats,
+            connector,
             log: Log::default(),
             threads,
             records: HashMap::new(),
@@ -317,4 +326,63 @@ impl Hub {
 fn now(clock: ClockId) -> u64 {
     let now = Duration::try_from(clock_gettime(clock)).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Instant;
+
+    use super::super::log::{Ended, Totals};
+    use super::*;
+
+    const UNITS: Units = Units { ticks_per_second: 100, cpu_per_second: 100, page_bytes: 4096 };
+
+    fn listen(taskstats: bool, connector: bool) -> Listener {
+        let cpus = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+        let taskstats = taskstats.then(|| Taskstats::open(cpus.trim()).unwrap());
+        let connector = connector.then(|| Connector::open().unwrap());
+        Listener::listen(taskstats, connector, Path::new("/proc"), UNITS).unwrap()
+    }
+
+    /// The exit of a shell that lives until its command line was read, and used some CPU.
+    fn exit_of_a_shell(listener: &mut Listener) -> Ended {
+        let script = "for ((i = 0; i < 50000; i++)); do :; done; exit 5";
+        let mut shell = Command::new("bash").args(["-c", script]).spawn().unwrap();
+        assert_eq!(shell.wait().unwrap().code(), Some(5));
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            let ended = listener.interval(u64::MAX).ended;
+            if let Some(ended) = ended.into_iter().find(|it| it.exit.of.pid == shell.id()) {
+                return ended;
+            }
+            assert!(Instant::now() < deadline, "its exit never came");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    fn used(ended: &Ended) -> Option<u64> {
+        ended.exit.totals.map(|Totals { used, .. }| used.runtime_ns)
+    }
+
+    #[test]
+    fn each_source_tells_what_it_knows() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let both = exit_of_a_shell(&mut listen(true, true));
+        assert_eq!(both.exit.status, Some(0x500));
+        assert!(used(&both).unwrap() > 1_000_000);
+        assert!(both.line.unwrap().starts_with(b"bash\0-c\0for "));
+        assert_eq!(both.exit.of.parent_pid, Some(std::process::id()));
+
+        let events = exit_of_a_shell(&mut listen(false, true));
+        assert_eq!((events.exit.status, used(&events)), (Some(0x500), None));
+        assert!(events.line.is_some() && !events.exit.is_start_unknown, "read when it began");
+
+        let stats = exit_of_a_shell(&mut listen(true, false));
+        assert_eq!((stats.exit.status, stats.line), (Some(0x500), None));
+        assert_eq!(stats.exit.of.comm.bytes(), b"bash");
+        assert!(stats.exit.totals.unwrap().used.runtime_ns > 1_000_000);
+    }
 }

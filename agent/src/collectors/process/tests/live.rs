@@ -204,3 +204,47 @@ fn this_process_has_its_descriptors_and_its_memory() {
     assert_eq!((kthreadd.memory_usage_bytes, kthreadd.disk_read_bytes), (Some(0), None));
     assert_eq!(command_line(&sampler, &batch, 2), "[kthreadd]");
 }
+
+#[test]
+fn an_iterator_that_fails_once_costs_no_counter() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut setup = setup(Path::new("/"));
+    setup.bpf = Arc::new(crate::bpf::Bpf::load(crate::bpf::OBJECTS));
+    let mut sampler =
+        Sampler { collector: Processes::new(&setup), seconds: 0, profile: keep_all() };
+    sampler.tick(false);
+    let mut shell =
+        Shell::start("while read; do for ((i = 0; i < 300000; i++)); do :; done; times; done", &[]);
+    let mut rows = Vec::new();
+    let mut said = String::new();
+    for is_broken in [false, true, false, false] {
+        sampler.collector.bpf = if is_broken {
+            Arc::new(crate::bpf::Bpf::none(crate::bpf::OBJECTS, "gone"))
+        } else {
+            Arc::clone(&setup.bpf)
+        };
+        shell.tell();
+        said = shell.line();
+        shell.line();
+        let batch = sampler.tick(false);
+        assert_eq!(batch.tier, Some(if is_broken { Tier::B } else { Tier::A }));
+        rows.push(row_of(&sampler, &batch, shell.pid()));
+    }
+    let cpu: u64 =
+        rows.iter().map(|row| row.cpu_user_us.unwrap() + row.cpu_system_us.unwrap()).sum();
+    // As `0m1.234s 0m0.012s`.
+    let truth: u64 = said
+        .split(' ')
+        .map(|time| {
+            let (minutes, seconds) = time.trim_end_matches('s').split_once('m').unwrap();
+            let (seconds, milliseconds) = seconds.split_once('.').unwrap();
+            let parse = |text: &str| text.parse::<u64>().unwrap();
+            parse(minutes) * 60_000_000 + parse(seconds) * 1_000_000 + parse(milliseconds) * 1000
+        })
+        .sum();
+    assert!(cpu.abs_diff(truth) * 50 <= truth, "{cpu} µs of {truth} µs");
+    assert_eq!(rows[1].run_queue_delay_us, None);
+    assert!(rows[3].run_queue_delay_us.is_some());
+}
