@@ -16,7 +16,7 @@ use crate::server::path_text;
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What a test wants of an agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct AgentOptions {
     /// Names its log.
     pub name: String,
@@ -26,6 +26,10 @@ pub struct AgentOptions {
     pub keep_all: bool,
     /// Instead of what enrolment says.
     pub endpoints: Vec<String>,
+    /// More variables for all its commands.
+    pub environment: Vec<(&'static str, String)>,
+    /// Where its identity and its spool are; none: in a directory of its own.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// An enrolled agent, running or not.
@@ -61,7 +65,7 @@ impl AgentProcess {
 
     /// Where its identity and its spool are.
     pub fn state_dir(&self) -> PathBuf {
-        self.directory.path().join("state")
+        self.options.state_dir.clone().unwrap_or_else(|| self.directory.path().join("state"))
     }
 
     fn configuration(&self) -> Result<String> {
@@ -82,6 +86,7 @@ impl AgentProcess {
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PROCFLEET_")) {
             command.env_remove(variable);
         }
+        command.envs(self.options.environment.iter().cloned());
         command.arg(subcommand).arg("--config").arg(self.config_file());
         Ok(command)
     }
@@ -102,6 +107,16 @@ impl AgentProcess {
         self.running()?.kill()?;
         self.child = None;
         Ok(())
+    }
+
+    /// Any signal; SIGSTOP and SIGCONT above all.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.running()?.signal(signal)
+    }
+
+    /// The end of what it logged.
+    pub fn log_tail(&self) -> String {
+        self.child.as_ref().map_or_else(String::new, Child::log_tail)
     }
 
     /// SIGTERM, which must end with status 0, what is in the spool delivered if a server is there.

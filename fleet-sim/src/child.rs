@@ -33,6 +33,15 @@ pub fn command(program: &Path) -> Command {
     command
 }
 
+/// The same, in the network namespace of this name, if any.
+pub fn command_in(namespace: Option<&str>, program: &Path) -> Command {
+    let Some(namespace) = namespace else { return command(program) };
+    // It replaces itself by the program, too.
+    let mut command = command(Path::new("ip"));
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
+}
+
 impl Child {
     /// Starts `command`; its output is appended to `<directory>/<name>.log`.
     pub fn spawn(name: &str, directory: &Path, command: &mut Command) -> Result<Self> {

@@ -42,7 +42,20 @@ pub struct HaproxyProcess {
 impl HaproxyProcess {
     /// Listens on `listen`, spreads connections over `servers` in turn.
     pub async fn start(listen: SocketAddr, servers: &[Doors]) -> Result<Self> {
-        Self::start_with(listen, &configuration(listen, servers)?).await
+        Self::start_in(None, listen, servers).await
+    }
+
+    /// The same in a network namespace, if one is named.
+    pub async fn start_in(
+        namespace: Option<&str>,
+        listen: SocketAddr,
+        servers: &[Doors],
+    ) -> Result<Self> {
+        let mut haproxy = Self::spawn(namespace, &configuration(listen, servers)?)?;
+        if namespace.is_none() {
+            haproxy.wait_until_it_listens(listen).await?;
+        }
+        Ok(haproxy)
     }
 
     /// Listens on `listen`; goes to the first of two databases, to the second while the first is down.
@@ -58,10 +71,12 @@ impl HaproxyProcess {
     server first {first} check
     server second {second} check backup\n"
         );
-        Self::start_with(listen, &text).await
+        let mut haproxy = Self::spawn(None, &text)?;
+        haproxy.wait_until_it_listens(listen).await?;
+        Ok(haproxy)
     }
 
-    async fn start_with(listen: SocketAddr, configuration: &str) -> Result<Self> {
+    fn spawn(namespace: Option<&str>, configuration: &str) -> Result<Self> {
         let directory = Directory::create("haproxy")?;
         let file = directory.path().join("haproxy.cfg");
         fs::write(&file, configuration)?;
@@ -71,17 +86,20 @@ impl HaproxyProcess {
             .find(|path| path.exists())
             .context("haproxy is not installed: install it, or run `cargo xtask test`")?;
         // -db: in the foreground, without a master, so that our child is the load balancer.
-        let mut command = child::command(program);
+        let mut command = child::command_in(namespace, program);
         command.arg("-db").arg("-f").arg(&file);
         let child = Child::spawn("haproxy", directory.path(), &mut command)?;
-        let mut haproxy = Self { child, _directory: directory };
+        Ok(Self { child, _directory: directory })
+    }
+
+    async fn wait_until_it_listens(&mut self, listen: SocketAddr) -> Result<()> {
         eventually(START_DEADLINE, "haproxy listens", async || {
-            haproxy.child.check_alive()?;
+            self.child.check_alive()?;
             tokio::net::TcpStream::connect(listen).await.context("connect")
         })
         .await
-        .with_context(|| haproxy.child.log_tail())?;
-        Ok(haproxy)
+        .with_context(|| self.child.log_tail())?;
+        Ok(())
     }
 
     /// SIGKILL, and every connection through it.

@@ -35,6 +35,8 @@ enum Command {
     Workload(workload::Arguments),
     /// What one collection of the real agent costs, beside what else people use.
     BenchAgent(bench_agent::Arguments),
+    /// Connects and says nothing, or very slowly, for the fault suite.
+    Strangers(faults::strangers::Arguments),
     /// Holds TCP connections to itself, for `bench-agent`.
     HoldConnections(bench_agent::HoldArguments),
 }
@@ -48,6 +50,7 @@ fn main() -> Result<()> {
         Command::BenchFleet(arguments) => runtime()?.block_on(bench_fleet::run(arguments)),
         Command::Tier(arguments) => runtime()?.block_on(tier::run(arguments)),
         Command::Faults(arguments) => runtime()?.block_on(faults::command::run(arguments)),
+        Command::Strangers(arguments) => runtime()?.block_on(faults::strangers::come(arguments)),
         Command::Workload(arguments) => workload::run(&arguments),
         Command::BenchAgent(arguments) => bench_agent::run(&arguments),
         Command::HoldConnections(arguments) => bench_agent::hold(&arguments),

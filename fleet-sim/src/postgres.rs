@@ -2,7 +2,8 @@
 //! for. Plain PostgreSQL from the distribution, on the test's loopback address.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +16,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::address::free_address;
 use crate::child::{Child, Directory};
 use crate::eventually::eventually;
+use crate::network;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -42,21 +44,32 @@ impl PostgresCluster {
     pub async fn start_new() -> Result<Self> {
         let directory = Directory::create("postgres")?;
         let data = directory.path().join("data");
-        Self::start_in(directory, data).await
+        Self::start_in(directory, data, free_address()?).await
+    }
+
+    /// Makes one that listens on `address`, which is of [`network::RANGE`].
+    pub async fn start_at(address: IpAddr) -> Result<Self> {
+        let directory = Directory::create("postgres")?;
+        let data = directory.path().join("data");
+        let port = TcpListener::bind((address, 0)).and_then(|free| free.local_addr())?;
+        Self::start_in(directory, data, port).await
     }
 
     /// Makes one whose data lies on `volume`, and starts it.
     pub async fn start_on(volume: &Path) -> Result<Self> {
-        Self::start_in(Directory::create("postgres")?, volume.join("data")).await
+        let directory = Directory::create("postgres")?;
+        Self::start_in(directory, volume.join("data"), free_address()?).await
     }
 
-    async fn start_in(directory: Directory, data: PathBuf) -> Result<Self> {
-        let mut cluster = Self::new(directory, data)?;
+    async fn start_in(directory: Directory, data: PathBuf, address: SocketAddr) -> Result<Self> {
+        let mut cluster = Self::new(directory, data, address)?;
         let mut initdb = cluster.command("initdb");
         initdb.arg("-D").arg(&cluster.data);
         initdb.args(["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
         initdb.args(["--no-sync", "--no-instructions"]);
         Child::run("initdb", cluster.directory.path(), &mut initdb).await?;
+        let mut access = fs::File::options().append(true).open(cluster.data.join("pg_hba.conf"))?;
+        writeln!(access, "host all all {} trust", network::RANGE)?;
         cluster.start().await?;
         Ok(cluster)
     }
@@ -65,7 +78,7 @@ impl PostgresCluster {
     pub async fn standby(&self) -> Result<Self> {
         let directory = Directory::create("standby")?;
         let data = directory.path().join("data");
-        let mut standby = Self::new(directory, data)?;
+        let mut standby = Self::new(directory, data, free_address()?)?;
         let mut backup = standby.command("pg_basebackup");
         backup.arg("-D").arg(&standby.data).args(["-U", "postgres", "-R", "--no-sync"]);
         backup.args(["-X", "stream", "--checkpoint=fast", "-h", &self.address.ip().to_string()]);
@@ -75,8 +88,7 @@ impl PostgresCluster {
         Ok(standby)
     }
 
-    fn new(directory: Directory, data: PathBuf) -> Result<Self> {
-        let address = free_address()?;
+    fn new(directory: Directory, data: PathBuf, address: SocketAddr) -> Result<Self> {
         fs::create_dir(&data)?;
         give_to_account(&data)?;
         let url = format!("postgres://postgres@{address}/postgres");

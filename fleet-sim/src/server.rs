@@ -33,6 +33,8 @@ pub struct Deployment {
     pub agent_endpoints: Vec<String>,
     /// More of the servers' configuration, as variables; for those started from now on.
     pub environment: Vec<(&'static str, String)>,
+    /// Network namespace of the servers started from now on; none: the test's.
+    pub namespace: Option<String>,
 }
 
 /// The addresses of a replica.
@@ -76,6 +78,7 @@ impl Deployment {
             database_url: database_url.into(),
             agent_endpoints,
             environment: Vec::new(),
+            namespace: None,
         };
         deployment.run("migrate", &["migrate"]).await?;
         deployment.run("init", &["init"]).await?;
@@ -89,7 +92,8 @@ impl Deployment {
 
     /// The server's program with this deployment's configuration, secrets by environment.
     fn command(&self) -> Result<Command> {
-        let mut command = child::command(&child::binary("procfleet-server")?);
+        let program = child::binary("procfleet-server")?;
+        let mut command = child::command_in(self.namespace.as_deref(), &program);
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PROCFLEET_")) {
             command.env_remove(variable);
         }

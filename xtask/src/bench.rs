@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::project::Project;
-use crate::{postgres, test, up};
+use crate::{apt, postgres, test, up};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -57,6 +57,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         with_database(project, "bench-fleet", arguments)?;
     }
     if wanted(Which::Faults) {
+        apt::ensure(&test::PROGRAMS, "the fault suite uses it")?;
         test::demand(&mut fleet_sim(project, "faults", arguments), "the fault suite")?;
     }
     Ok(ExitCode::SUCCESS)

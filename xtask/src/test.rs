@@ -15,10 +15,12 @@ use crate::run::{cargo, exists, shown};
 use crate::{apt, progress::Step, web};
 
 /// Programs that tests start, with their Debian packages.
-const PROGRAMS: [(&str, &str); 5] = [
+pub(crate) const PROGRAMS: [(&str, &str); 7] = [
     ("chromium", "chromium"),
+    ("faketime", "faketime"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
+    ("iptables", "iptables"),
     ("pgbouncer", "pgbouncer"),
     ("setpriv", "util-linux"),
 ];

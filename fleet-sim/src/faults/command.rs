@@ -1,16 +1,15 @@
 //! `fleet-sim faults`: the long form of the fault suite.
 
-use anyhow::Result;
-use clap::{Args, ValueEnum};
+use anyhow::{Result, ensure};
+use clap::Args;
 
-use super::{Scale, Verdict, database, disk, run_all};
+use super::{Does, FAULTS, Fault, Scale, Verdict, run_alone, run_together};
 
 /// Which faults, and how much of them.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Only these.
-    #[arg(value_enum)]
-    only: Vec<Scenario>,
+    /// Only these; none: all.
+    only: Vec<String>,
     /// Simulated agents.
     #[arg(long, default_value_t = Scale::LONG.agents)]
     agents: u64,
@@ -22,34 +21,33 @@ pub struct Arguments {
     short: bool,
 }
 
-/// Faults that share a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Scenario {
-    /// SIGKILL, SIGSTOP, restarts, an upgrade, strangers, clocks.
-    Processes,
-    /// The primary dies, a standby that lags behind is promoted.
-    FailOver,
-    /// The database's volume runs full.
-    DiskFull,
-}
-
 /// Does them and prints each verdict as JSON; ends with the first that is not "all there, once".
 pub async fn run(arguments: Arguments) -> Result<()> {
-    let base = if arguments.short {
+    let scale = if arguments.short {
         Scale::SHORT
     } else {
         Scale { agents: arguments.agents, repeats: arguments.repeats, ..Scale::LONG }
     };
-    for scenario in [Scenario::Processes, Scenario::FailOver, Scenario::DiskFull] {
-        if !arguments.only.is_empty() && !arguments.only.contains(&scenario) {
-            continue;
-        }
-        let verdict: Verdict = match scenario {
-            Scenario::Processes => run_all(base).await?,
-            Scenario::FailOver => database::fail_over(base).await?,
-            Scenario::DiskFull => disk::full(base).await?,
-        };
-        println!("{scenario:?}: {}", serde_json::to_string_pretty(&verdict)?);
+    let names = FAULTS.map(|fault| fault.name);
+    for name in &arguments.only {
+        ensure!(names.contains(&name.as_str()), "there is no {name}, but {}", names.join(", "));
     }
+    let wanted = |fault: &Fault| {
+        arguments.only.is_empty() || arguments.only.iter().any(|name| name == fault.name)
+    };
+    let faults: Vec<Fault> = FAULTS.into_iter().filter(wanted).collect();
+    for in_network in [false, true] {
+        if let Some(verdict) = run_together(&faults, in_network, scale).await? {
+            show(if in_network { "in a network" } else { "on one machine" }, &verdict)?;
+        }
+    }
+    for fault in faults.iter().filter(|fault| matches!(fault.does, Does::Alone(_))) {
+        show(fault.name, &run_alone(fault.name, scale).await?)?;
+    }
+    Ok(())
+}
+
+fn show(name: &str, verdict: &Verdict) -> Result<()> {
+    println!("{name}: {}", serde_json::to_string_pretty(verdict)?);
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agent::spool::{Limits, PeekLimits, Spool};
 use anyhow::{Context as _, Result, ensure};
 use fleet_sim::agent::{AgentOptions, AgentProcess};
 use fleet_sim::child::{self, Child};
@@ -14,6 +13,7 @@ use fleet_sim::eventually::eventually;
 use fleet_sim::oracle::{self, Compared};
 use fleet_sim::server::{Deployment, Doors, ServerProcess};
 use fleet_sim::simulated::SimulatedAgent;
+pub(crate) use fleet_sim::spooled::{settle, spooled_records};
 use shared_model::{Record, Timestamp};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
@@ -71,7 +71,7 @@ pub(crate) async fn start_agent(
     keep_all: bool,
 ) -> Result<AgentProcess> {
     let token = deployment.create_token(&format!("{name}-token"), &[]).await?;
-    let options = AgentOptions { name: name.into(), interval, keep_all, endpoints: Vec::new() };
+    let options = AgentOptions { name: name.into(), interval, keep_all, ..AgentOptions::default() };
     AgentProcess::start(options, &token).await
 }
 
@@ -183,51 +183,6 @@ impl Workload {
         ensure!(status.success(), "the workload ended with {status}: {}", self.child.log_tail());
         Ok(())
     }
-}
-
-/// Stops the agent when the server has everything its spool holds, and returns all of that. Kept
-/// segments make the spool the oracle of what the real agent said.
-pub(crate) async fn settle(
-    connection: &mut PgConnection,
-    agent: &mut AgentProcess,
-) -> Result<Vec<Record>> {
-    let host_id = agent.host_id()?;
-    let query = "select max(last_sequence) from ingest_cursors where host_id = $1";
-    for _ in 0..5 {
-        agent.terminate().await?;
-        let records = spooled_records(&agent.state_dir().join("spool"), host_id)?;
-        let last = records.last().context("an empty spool")?.head().sequence;
-        let cursor = number(connection, query, host_id).await?;
-        if i64::try_from(last)? == cursor {
-            return Ok(records);
-        }
-        agent.run()?;
-        eventually(DEADLINE, "the spool is delivered", async || {
-            agent.check_alive()?;
-            let cursor = number(connection, query, host_id).await?;
-            ensure!(cursor >= i64::try_from(last)?, "the cursor stands at {cursor} of {last}");
-            Ok(())
-        })
-        .await
-        .with_context(|| agent.log())?;
-    }
-    anyhow::bail!("the agent never ended with an empty spool:\n{}", agent.log())
-}
-
-/// Every record in a spool that no agent uses now (or in a copy of one), acknowledged ones included.
-pub(crate) fn spooled_records(directory: &Path, host_id: Uuid) -> Result<Vec<Record>> {
-    let spool = Spool::open(directory, Limits::default(), host_id)?;
-    // A server that knows nothing makes the spool show everything it kept.
-    spool.acknowledge(0, std::time::Instant::now());
-    let all = PeekLimits { bytes: usize::MAX, inflated_bytes: usize::MAX, records: usize::MAX };
-    spool
-        .peek(all)
-        .iter()
-        .map(|record| {
-            let line = zstd::bulk::decompress(&record.frame, 32 << 20)?;
-            Record::decode(&line).context("a spooled record")
-        })
-        .collect()
 }
 
 /// Compares everything the database holds of these agents with what they sent.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Arena, Scale, Verdict};
+use super::{Arena, Done, Scale, Verdict};
 use crate::eventually::eventually;
 use crate::postgres::PostgresCluster;
 use crate::volume::SmallVolume;
@@ -12,12 +12,16 @@ const VOLUME_BYTES: u64 = 1 << 30;
 /// How long agents may take to be refused.
 const DEADLINE: std::time::Duration = std::time::Duration::from_mins(2);
 
+pub(super) fn run(scale: Scale) -> Done<'static, Verdict> {
+    Box::pin(full(scale))
+}
+
 /// Fills the volume until reports are refused, frees it, and starts the database if that had ended.
-pub async fn full(scale: Scale) -> Result<Verdict> {
+async fn full(scale: Scale) -> Result<Verdict> {
     // Dropped last: the cluster's files lie on it.
     let volume = SmallVolume::mount(VOLUME_BYTES)?;
-    let mut cluster = PostgresCluster::start_on(volume.path()).await?;
-    let mut arena = Arena::start("disk-full", &cluster.url.clone(), scale).await?;
+    let cluster = PostgresCluster::start_on(volume.path()).await?;
+    let mut arena = Arena::start("disk-full", cluster, None, None, scale).await?;
     for _ in 0..scale.repeats {
         volume.fill()?;
         let before = arena.fleet.totals.shed.get();
@@ -32,12 +36,10 @@ pub async fn full(scale: Scale) -> Result<Verdict> {
             server.check_alive()?;
         }
         volume.free()?;
-        if !cluster.is_alive() {
-            cluster.revive().await?;
+        if !arena.cluster.is_alive() {
+            arena.cluster.revive().await?;
         }
         arena.progress("a full disk of the database").await?;
     }
-    let verdict = arena.finish().await;
-    drop(cluster);
-    verdict
+    arena.finish().await
 }
