@@ -143,7 +143,7 @@ async fn all_at_once(
     // Longer than the limit, so that never it ends first.
     let progress = show_progress(&running, limit * 2);
     let elapsed = tokio::select! {
-        elapsed = drained => elapsed?,
+        elapsed = drained => elapsed.with_context(|| server.log_tail())?,
         () = progress => anyhow::bail!("not drained: {}", totals.line()),
     };
     let rss = peak_mib(server.pid())?;

@@ -209,7 +209,8 @@ impl Arena {
         let first = deployment.start("server-0", doors[0]).await?;
         let second = deployment.start("server-1", doors[1]).await?;
         let namespace = deployment.namespace.as_deref();
-        let balancer = HaproxyProcess::start_in(namespace, listen, &doors).await?;
+        let mut balancer = HaproxyProcess::start_in(namespace, listen, &doors)?;
+        balancer.wait_until_it_listens(listen).await?;
         let api_key = deployment.create_api_key("admin").await?;
         let fleet = start_fleet(&deployment, scale).await?;
         let servers = vec![first, second];
@@ -248,11 +249,11 @@ impl Arena {
     }
 
     /// SIGKILL of the load balancer, and a new one.
-    pub async fn restart_balancer(&mut self) -> Result<()> {
+    pub fn restart_balancer(&mut self) -> Result<()> {
         self.balancer.kill()?;
         let doors: Vec<_> = self.servers.iter().map(ServerProcess::doors).collect();
         let namespace = self.deployment.namespace.as_deref();
-        self.balancer = HaproxyProcess::start_in(namespace, self.listen, &doors).await?;
+        self.balancer = HaproxyProcess::start_in(namespace, self.listen, &doors)?;
         Ok(())
     }
 

@@ -42,20 +42,18 @@ pub struct HaproxyProcess {
 impl HaproxyProcess {
     /// Listens on `listen`, spreads connections over `servers` in turn.
     pub async fn start(listen: SocketAddr, servers: &[Doors]) -> Result<Self> {
-        Self::start_in(None, listen, servers).await
+        let mut haproxy = Self::start_in(None, listen, servers)?;
+        haproxy.wait_until_it_listens(listen).await?;
+        Ok(haproxy)
     }
 
-    /// The same in a network namespace, if one is named.
-    pub async fn start_in(
+    /// The same in a network namespace, if one is named; does not wait.
+    pub fn start_in(
         namespace: Option<&str>,
         listen: SocketAddr,
         servers: &[Doors],
     ) -> Result<Self> {
-        let mut haproxy = Self::spawn(namespace, &configuration(listen, servers)?)?;
-        if namespace.is_none() {
-            haproxy.wait_until_it_listens(listen).await?;
-        }
-        Ok(haproxy)
+        Self::spawn(namespace, &configuration(listen, servers)?)
     }
 
     /// Listens on `listen`; goes to the first of two databases, to the second while the first is down.
@@ -92,7 +90,8 @@ impl HaproxyProcess {
         Ok(Self { child, _directory: directory })
     }
 
-    async fn wait_until_it_listens(&mut self, listen: SocketAddr) -> Result<()> {
+    /// Waits until it takes connections.
+    pub async fn wait_until_it_listens(&mut self, listen: SocketAddr) -> Result<()> {
         eventually(START_DEADLINE, "haproxy listens", async || {
             self.child.check_alive()?;
             tokio::net::TcpStream::connect(listen).await.context("connect")

@@ -224,6 +224,11 @@ impl ServerProcess {
         self.child.log()
     }
 
+    /// The end of it.
+    pub fn log_tail(&self) -> String {
+        self.child.log_tail()
+    }
+
     /// GET on the operator door; the body of a success.
     pub async fn get(&self, path: &str, api_key: &str) -> Result<String> {
         let url = format!("http://{}{path}", self.doors.operator);

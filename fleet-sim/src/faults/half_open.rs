@@ -7,7 +7,7 @@ pub(super) fn run(arena: &mut Arena) -> Done<'_> {
     Box::pin(async move {
         arena.network()?.cut()?;
         tokio::time::sleep(arena.scale.broken).await;
-        arena.restart_balancer().await?;
+        arena.restart_balancer()?;
         arena.network()?.heal()?;
         arena.progress("half-open connections of agents").await?;
 

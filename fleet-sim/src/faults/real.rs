@@ -30,8 +30,7 @@ pub struct Real {
     /// Its database.
     pub connection: PgConnection,
     recovered: Vec<(String, f64)>,
-    _deployment: Deployment,
-    _cluster: PostgresCluster,
+    _kept: (Deployment, PostgresCluster),
 }
 
 impl Real {
@@ -49,8 +48,8 @@ impl Real {
         }
         let connection = PgConnection::connect(&cluster.url).await?;
         let recovered = Vec::new();
-        let (_deployment, _cluster) = (deployment, cluster);
-        let mut real = Self { agents, server, connection, recovered, _deployment, _cluster };
+        let kept = (deployment, cluster);
+        let mut real = Self { agents, server, connection, recovered, _kept: kept };
         real.progress("the start", 2).await?;
         Ok(real)
     }

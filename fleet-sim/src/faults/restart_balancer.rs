@@ -4,7 +4,7 @@ use super::{Arena, Done};
 
 pub(super) fn run(arena: &mut Arena) -> Done<'_> {
     Box::pin(async move {
-        arena.restart_balancer().await?;
+        arena.restart_balancer()?;
         arena.progress("a restart of the load balancer").await
     })
 }
