@@ -32,7 +32,9 @@ fn main() -> ExitCode {
 /// The server logs to stdout, JSON unless it is a terminal. The other commands keep stdout for what
 /// they print.
 fn log_to_stderr_or_stdout(cli: &Cli) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // After an outage thousands wait for a connection at once, and a line for each would help nobody.
+    let usual = || EnvFilter::new("info,sqlx::pool::acquire=error");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     if !cli.serves() {
         let ansi = std::io::stderr().is_terminal();

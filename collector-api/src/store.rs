@@ -44,6 +44,9 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 const DIRECT: &str = "procfleet.direct";
 /// Longest one attempt to reach the database.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest anybody waits for a connection: shorter than agents wait for an answer, so that all who come back at once
+/// after an outage are told to come again instead of asking in vain.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest an operator's question may run.
 pub const READER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest an operator's question waits for a connection.
@@ -142,6 +145,7 @@ impl Store {
         Self::probe(url).await?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect(url)
             .await
             .map_err(StoreError::of("connect"))?;
