@@ -2,6 +2,7 @@
 
 create table hosts (
     host_id             uuid primary key,           -- minted by the server (UUIDv7), in the certificate's SAN
+    host_number         integer not null unique generated always as identity, -- its short name in process_samples
     host_name           text not null,
     machine_id_hash     text,                       -- an attribute: cloned machines share it
     os_description      text,

@@ -212,7 +212,7 @@ create function procfleet_process_source(
                (s.thread_count is not null)::integer as thread_count_samples,
                s.file_descriptor_count as file_descriptor_count_max, s.file_descriptor_count::bigint as file_descriptor_count_sum,
                (s.file_descriptor_count is not null)::integer as file_descriptor_samples
-        from {join} process_samples s where {where}
+        from {join} procfleet_process_samples s where {where}
     $raw$, $rolled$
         select s.host_id, s.instance_id, s.sampled_at, s.first_sampled_at, s.last_sampled_at,
                s.sample_count, s.covered_ms, s.cpu_covered_ms,

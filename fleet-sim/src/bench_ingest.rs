@@ -170,7 +170,7 @@ async fn at_half_rate(
 fn prepare(agents: &mut [SimulatedAgent], arguments: &Arguments) -> Result<Round> {
     let mut raw = vec![COPY_HEADER.to_vec(); SERIES.len()];
     let (mut bodies, mut rows, mut json_bytes) = (Vec::new(), 0, 0);
-    for agent in agents {
+    for (host_number, agent) in (1..).zip(agents) {
         agent.records.retain(|sequence, _| *sequence >= agent.acknowledged_sequence);
         let mut requests = Vec::new();
         for _ in 0..arguments.requests {
@@ -181,7 +181,7 @@ fn prepare(agents: &mut [SimulatedAgent], arguments: &Arguments) -> Result<Round
                 let Record::Report(report) = last.get_mut() else { continue };
                 fill(&mut report.processes, arguments.processes, report.sequence);
                 for (all, part) in raw.iter_mut().zip(series::encode(report)) {
-                    all.extend_from_slice(&part.bytes);
+                    part.append_to(all, host_number);
                     rows += u64::from(part.count);
                 }
                 json_bytes += last.get().encode().len() as u64;

@@ -99,6 +99,15 @@ async fn fill(connection: &mut PgConnection, arguments: &Arguments) -> Result<u6
     .execute(&mut *connection)
     .await?;
     sqlx::query(
+        "insert into hosts (host_id, host_number, host_name, kernel_release, host_arch, agent_version, enrollment_token_id)
+        overriding system value
+        select md5('host' || host)::uuid, host, 'host', '6.1', 'x86_64', '0', gen_random_uuid()
+        from generate_series(1, $1) as host",
+    )
+    .bind(arguments.hosts)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
         "insert into ingest_cursors (host_id, stream_id, last_sequence, last_digest)
         select md5('host' || host)::uuid, gen_random_uuid(), 1, 1 from generate_series(1, $1) as host",
     )
@@ -110,10 +119,10 @@ async fn fill(connection: &mut PgConnection, arguments: &Arguments) -> Result<u6
             memory_usage_bytes, memory_swap_bytes, disk_read_bytes, disk_write_bytes,
             network_receive_bytes, network_transmit_bytes, run_queue_delay_us,
             paging_faults_minor, paging_faults_major, context_switches_voluntary,
-            context_switches_involuntary, host_id, interval_ms, process_count, thread_count,
+            context_switches_involuntary, host_number, interval_ms, process_count, thread_count,
             file_descriptor_count)
         select now() - at * interval '30 s', process * 1000003::bigint + host, 1000, 1000, 1 << 30, 0, 0, 4096,
-            bpf * 1500, bpf * 1500, bpf * 100, 10, 0, 30, 3, md5('host' || host)::uuid, 30000, 1, 4, 20
+            bpf * 1500, bpf * 1500, bpf * 100, 10, 0, 30, 3, host, 30000, 1, 4, 20
         from generate_series($2 * 120, 1, -1) as at, generate_series(1, $1) as host,
             generate_series(0, 40) as process, nullif(host % 2, 0) as bpf",
     )

@@ -77,7 +77,7 @@ pub async fn compare_with(
         .collect();
     let mut compared = Compared { reports: reports.len(), gaps, rows: 0 };
     for table in SERIES {
-        let query = format!("select to_jsonb(t) from {table} t where host_id = $1");
+        let query = format!("select to_jsonb(t) from {} t where host_id = $1", reader(table));
         let stored = rows(connection, query, host_id).await?;
         let mut expected = Rows::new();
         for report in &reports {
@@ -90,6 +90,11 @@ pub async fn compare_with(
     }
     check_dictionaries(connection, host_id, &reports).await?;
     Ok(compared)
+}
+
+/// What a series is read through.
+pub(crate) fn reader(table: &str) -> &str {
+    if table == "process_samples" { "procfleet_process_samples" } else { table }
 }
 
 /// First 8 bytes of the SHA-256 of the record's line, as the cursor keeps them.

@@ -1,6 +1,6 @@
 //! Compression of old pieces, where the engine can: TimescaleDB's columnstore, Community edition.
 //!
-//! Rows of a host lie together (`segmentby host_id`), in the order in which they compress best: of one
+//! Rows of a host lie together (segmented by its key), in the order in which they compress best: of one
 //! instance or device, newest first. Samples are compressed a day after their piece ended: late data still comes in
 //! (it waits uncompressed beside the columnstore, and the piece is compressed again). Roll-ups are
 //! compressed when no sample they are made of can come any more, so that none is ever rewritten.
@@ -21,6 +21,18 @@ const PIECES_PER_ROUND: usize = 2;
 /// What compressing one piece may take, on top of the connection's own limit.
 const STATEMENT_TIMEOUT: &str = "set statement_timeout = '20min'";
 
+/// Pieces of the hypertable `$1` with what is to be known of each. A chunk's status is a sum: 1 compressed,
+/// 2 with batches out of order, 4 frozen (somebody's wish that it stays as it is), 8 with rows outside the
+/// columnstore (`CHUNK_STATUS_*` of TimescaleDB's `chunk.h`). The catalogue's own table changes between
+/// releases, this function and this view do not.
+pub const CHUNKS: &str = "/* store::compression::chunks */
+    select name, range_end, is_compressed, status & (2 | 8) <> 0 from (
+        select format('%I.%I', chunk_schema, chunk_name) as name, range_end, is_compressed,
+            _timescaledb_functions.chunk_status(format('%I.%I', chunk_schema, chunk_name)::regclass) as status
+        from timescaledb_information.chunks
+        where hypertable_schema = current_schema and hypertable_name = $1
+    ) as chunks where status & 4 = 0 order by range_end";
+
 /// A piece of a hypertable.
 struct Chunk {
     name: String,
@@ -40,10 +52,10 @@ impl MaintenanceConnection {
         guard(&mut self.connection, self.lease).await?;
         let row = sqlx::query!(
             r#"/* store::compression::compress_older */
-            select is_rollup, now() as "now!",
+            select is_rollup, least(now(), retention_clock) as "now!",
                 (select extract(epoch from max(retention))::bigint from series where not is_rollup)
                     as "raw_s!"
-            from series where series = $1"#,
+            from series, maintenance_lease where series = $1"#,
             series.name
         )
         .fetch_one(&mut self.connection)
@@ -65,31 +77,26 @@ impl MaintenanceConnection {
         for statement in settings.into_iter().chain([STATEMENT_TIMEOUT.to_owned()]) {
             self.execute("compress_older.settings", statement).await?;
         }
+        let compressed = self.compress(pieces).await;
+        self.execute("compress_older.settings", "set statement_timeout = '60s'".into()).await?;
+        Ok(compressed?)
+    }
+
+    async fn compress(&mut self, pieces: Vec<String>) -> Result<u64, StoreError> {
         let mut compressed = 0;
         for statement in pieces {
             self.execute("compress_older", statement).await?;
             compressed += 1;
         }
-        self.execute("compress_older.settings", "set statement_timeout = '60s'".into()).await?;
         Ok(compressed)
     }
 
     async fn chunks(&mut self, series: &Series) -> Result<Vec<Chunk>, StoreError> {
-        // Bit 3 of a chunk's status: compressed, and with rows outside the columnstore.
-        let rows: Vec<(String, Timestamp, bool, bool)> = sqlx::query_as(
-            "/* store::compression::chunks */
-            select format('%I.%I', i.chunk_schema, i.chunk_name), i.range_end, i.is_compressed,
-                c.status & 8 <> 0
-            from timescaledb_information.chunks i
-            join _timescaledb_catalog.chunk c
-                on c.schema_name = i.chunk_schema and c.table_name = i.chunk_name
-            where i.hypertable_schema = current_schema and i.hypertable_name = $1
-            order by i.range_end",
-        )
-        .bind(series.name)
-        .fetch_all(&mut self.connection)
-        .await
-        .map_err(StoreError::of("compress_older.chunks"))?;
+        let rows: Vec<(String, Timestamp, bool, bool)> = sqlx::query_as(CHUNKS)
+            .bind(series.name)
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(StoreError::of("compress_older.chunks"))?;
         Ok(rows
             .into_iter()
             .map(|(name, ends_at, is_compressed, is_partial)| Chunk {
@@ -126,27 +133,34 @@ fn plan(
     if !dialect.capabilities().compression {
         return (None, Vec::new());
     }
-    // The names of these settings since TimescaleDB 2.0, still understood by releases that say
-    // "columnstore".
-    let settings = format!(
-        "alter table {} set (timescaledb.compress, timescaledb.compress_segmentby = 'host_id', \
-        timescaledb.compress_orderby = '{}')",
-        series.name,
-        order_by(series)
-    );
     let pieces = chunks
         .iter()
         .filter(|chunk| chunk.ends_at <= until && (!chunk.is_compressed || chunk.is_partial))
         .take(PIECES_PER_ROUND)
-        .map(|chunk| {
-            format!("select compress_chunk('{}'::regclass, if_not_compressed => true)", chunk.name)
-        })
+        .map(|chunk| compress(&chunk.name))
         .collect();
-    ((!is_enabled).then_some(settings), pieces)
+    ((!is_enabled).then(|| settings(series)), pieces)
+}
+
+/// Tells how `series` is compressed. The names of these settings since TimescaleDB 2.0, still understood by
+/// releases that say "columnstore".
+pub fn settings(series: &Series) -> String {
+    format!(
+        "alter table {} set (timescaledb.compress, timescaledb.compress_segmentby = '{}', \
+        timescaledb.compress_orderby = '{}')",
+        series.name,
+        series.host_key,
+        order_by(series)
+    )
+}
+
+/// Compresses a chunk, or again what came since.
+pub fn compress(chunk: &str) -> String {
+    format!("select compress_chunk('{chunk}'::regclass, if_not_compressed => true)")
 }
 
 /// The order in which the rows of a host compress best.
-fn order_by(series: &Series) -> &'static str {
+pub fn order_by(series: &Series) -> &'static str {
     match series.name {
         "process_samples" | "process_rollup_5m" | "process_rollup_1h" => {
             "instance_id, sampled_at desc"
@@ -190,7 +204,7 @@ mod tests {
         assert_eq!(
             settings.unwrap(),
             "alter table process_samples set (timescaledb.compress, \
-            timescaledb.compress_segmentby = 'host_id', \
+            timescaledb.compress_segmentby = 'host_number', \
             timescaledb.compress_orderby = 'instance_id, sampled_at desc')"
         );
         assert_eq!(

@@ -55,6 +55,8 @@ impl Cursor {
 pub(super) struct LockedCursor {
     pub(super) host_id: Uuid,
     pub(super) stream_id: Uuid,
+    /// None: the host is not there any more.
+    pub(super) host_number: Option<i32>,
     pub(super) cursor: Cursor,
 }
 
@@ -98,14 +100,14 @@ pub(super) async fn lock(
     .map_err(StoreError::of("insert_reports.make_cursors"))?;
     let rows = sqlx::query!(
         r#"/* store::cursors::lock */
-        select host_id, stream_id, last_sequence, last_digest, now() as "now!",
+        select c.host_id, c.stream_id, c.last_sequence, c.last_digest, h.host_number as "host_number?", now() as "now!",
             (select max(greatest(raw_floor, coalesce(retention_clock, now()) - retention))
                 from series, maintenance_lease where not is_rollup) as "raw_floor!",
             (select horizon from rollup_watermark) as "horizon!"
-        from ingest_cursors
-        where (host_id, stream_id) in (select * from unnest($1::uuid[], $2::uuid[]))
-        order by host_id, stream_id
-        for update"#,
+        from ingest_cursors c left join hosts h on h.host_id = c.host_id
+        where (c.host_id, c.stream_id) in (select * from unnest($1::uuid[], $2::uuid[]))
+        order by c.host_id, c.stream_id
+        for update of c"#,
         hosts,
         streams
     )
@@ -121,6 +123,7 @@ pub(super) async fn lock(
         .map(|row| LockedCursor {
             host_id: row.host_id,
             stream_id: row.stream_id,
+            host_number: row.host_number,
             cursor: Cursor {
                 last_sequence: row.last_sequence.cast_unsigned(),
                 last_digest: row.last_digest,

@@ -307,7 +307,7 @@ async fn attach(
         format!(
             "alter table {name} add constraint bounds check (sampled_at >= {from} and sampled_at < {to})"
         ),
-        format!("create index on {name} (host_id, sampled_at desc)"),
+        format!("create index on {name} ({}, sampled_at desc)", series.host_key),
         format!("alter table {parent} attach partition {name} for values from ({from}) to ({to})"),
         format!("alter table {name} drop constraint bounds"),
     ] {

@@ -149,7 +149,7 @@ impl Store {
                 group by i.process_id, i.host_id
             ), recent as materialized (
                 select i.process_id, i.host_id, max(s.sampled_at) as sampled_at
-                from process_samples s
+                from procfleet_process_samples s
                 join process_instances i on i.host_id = s.host_id and i.instance_id = s.instance_id
                 join runs r on r.host_id = i.host_id and r.process_id = i.process_id and r.place <= $4
                 where s.sampled_at > now() - interval '15 minutes'

@@ -19,7 +19,7 @@ use super::copy::copy_in;
 use super::cursors::{self, Cursor, Decision, LockedCursor, Window};
 use super::dialect::Dialect;
 use super::dictionaries::{Collisions, Dictionaries};
-use super::records::{Content, PreparedRecord, RecordBatch, Rejection};
+use super::records::{Content, PreparedRecord, PreparedReport, RecordBatch, Rejection};
 use super::rollups::LateBuckets;
 use super::series::SERIES;
 use super::{Store, StoreError, nodelay};
@@ -164,7 +164,7 @@ impl ReportConnection {
 #[derive(Default)]
 struct Accepted<'a> {
     dictionaries: Dictionaries<'a>,
-    stored: Vec<&'a PreparedRecord>,
+    stored: Vec<(&'a PreparedReport, i32)>,
     rejects: Vec<Reject<'a>>,
     late: LateBuckets,
 }
@@ -195,8 +195,7 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
             let index = found.map_err(|_| {
                 StoreError::of("insert_reports.lock_cursors")(sqlx::Error::RowNotFound)
             })?;
-            let cursor = &mut locked.cursors[index].cursor;
-            Ok(accepted.decide(unit, cursor, locked.window))
+            Ok(accepted.decide(unit, &mut locked.cursors[index], locked.window))
         })
         .collect::<Result<Vec<Outcome>, StoreError>>()?;
     let reject_bodies_dropped = save_rejects(connection, &accepted.rejects).await?;
@@ -210,8 +209,8 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
 }
 
 impl<'a> Accepted<'a> {
-    fn decide(&mut self, unit: &Unit<'a>, cursor: &mut Cursor, window: Window) -> Outcome {
-        let batch = unit.batch;
+    fn decide(&mut self, unit: &Unit<'a>, locked: &mut LockedCursor, window: Window) -> Outcome {
+        let (batch, cursor) = (unit.batch, &mut locked.cursor);
         let records = &batch.records[unit.records.clone()];
         let new_from = match cursor.decide(records) {
             Decision::Gap => return Outcome::Gap(cursor.last_sequence),
@@ -223,8 +222,8 @@ impl<'a> Accepted<'a> {
         for record in &records[new_from..] {
             let first_sequence = record.first_sequence.max(cursor.last_sequence + 1);
             let reject = |code, detail| Reject { batch, record, first_sequence, code, detail };
-            match verdict(record, window) {
-                Ok(()) => {
+            match verdict(record, locked.host_number, window) {
+                Ok(host_number) => {
                     stored += 1;
                     match &record.content {
                         Content::Report(report) => {
@@ -232,7 +231,7 @@ impl<'a> Accepted<'a> {
                             if report.sampled_at <= window.horizon {
                                 self.late.add(batch.host_id, report.sampled_at);
                             }
-                            self.stored.push(record);
+                            self.stored.push((report, host_number));
                         }
                         Content::Gap(reason) => {
                             self.rejects
@@ -263,10 +262,18 @@ impl<'a> Accepted<'a> {
     }
 }
 
-/// Whether a new record is stored. Time is checked here because the floor and the clock are the
-/// database's.
-fn verdict(record: &PreparedRecord, window: Window) -> Result<(), Rejection> {
+/// Whether a new record is stored, and under which number of its host. Time is checked here because
+/// the floor and the clock are the database's.
+fn verdict(
+    record: &PreparedRecord,
+    host_number: Option<i32>,
+    window: Window,
+) -> Result<i32, Rejection> {
     let Window { now, raw_floor: floor, .. } = window;
+    let Some(host_number) = host_number else {
+        let detail = "the host was removed while its report was under way".into();
+        return Err(Rejection { code: ProblemCode::HostUnknown, detail, errors: Vec::new() });
+    };
     let (code, detail) = match &record.content {
         Content::Reject(rejection) => return Err(rejection.clone()),
         Content::Report(report) if report.sampled_at > now + limits::MAX_FUTURE => (
@@ -283,7 +290,7 @@ fn verdict(record: &PreparedRecord, window: Window) -> Result<(), Rejection> {
                 report.sampled_at
             ),
         ),
-        Content::Report(_) | Content::Gap(_) => return Ok(()),
+        Content::Report(_) | Content::Gap(_) => return Ok(host_number),
     };
     let errors =
         vec![shared_model::FieldError { field: "sampled_at".into(), detail: detail.clone() }];
@@ -370,20 +377,16 @@ async fn drop_old_bodies(connection: &mut PgConnection, hosts: &[Uuid]) -> Resul
 /// Copies the rows of all series. Returns the rows stored per series.
 async fn copy_series(
     connection: &mut PgConnection,
-    stored: &[&PreparedRecord],
+    stored: &[(&PreparedReport, i32)],
 ) -> Result<[u64; SERIES.len()], StoreError> {
     let mut counts = [0; SERIES.len()];
-    let reports = || {
-        stored.iter().filter_map(|record| match &record.content {
-            Content::Report(report) => Some(report),
-            _ => None,
-        })
-    };
     for (index, series) in SERIES.iter().enumerate() {
-        let parts = || reports().map(|report| &report.rows[index]).filter(|rows| rows.count > 0);
+        let parts = || {
+            let rows = stored.iter().map(|(report, number)| (&report.rows[index], *number));
+            rows.filter(|(rows, _)| rows.count > 0)
+        };
         if parts().next().is_some() {
-            let bytes = parts().map(|rows| rows.bytes.as_slice());
-            counts[index] = copy_in(connection, series.copy, bytes)
+            counts[index] = copy_in(connection, series.copy, parts())
                 .await
                 .map_err(StoreError::of("insert_reports.copy"))?;
         }

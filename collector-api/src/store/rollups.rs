@@ -24,12 +24,12 @@
 use std::collections::BTreeSet;
 
 use shared_model::Timestamp;
-use sqlx::{Connection as _, PgConnection};
-
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
 use super::cursors::FLOOR_LOCK;
+use super::dialect::Dialect;
 use super::maintenance::{MaintenanceConnection, MaintenanceError, guard};
 use super::series::Series;
 
@@ -41,6 +41,9 @@ const HOUR_S: i32 = 3600;
 const LAG_S: i32 = 120;
 /// Buckets that one expansion marks per host: an hour's.
 const EXPAND_BUCKETS: i32 = 12;
+/// Without it a transaction that changes more than 100,000 rows of the columnstore fails.
+pub const UNLIMITED_DECOMPRESSION: &str = "/* store::rollups::prepare */
+    set local timescaledb.max_tuples_decompressed_per_dml_transaction = 0";
 /// Marks taken by one transaction.
 const BATCH: i64 = 400;
 
@@ -49,6 +52,7 @@ macro_rules! rollup {
         Series {
             name: $name,
             copy: "",
+            host_key: "host_id",
             sentinel: concat!(
                 "/* store::dialect::ensure_chunk */ insert into ", $name,
                 " (sampled_at, first_sampled_at, last_sampled_at, host_id, covered_ms, sample_count, ", $columns,
@@ -241,19 +245,13 @@ impl MaintenanceConnection {
         let mut transaction =
             self.connection.begin().await.map_err(StoreError::of("roll_up.begin"))?;
         guard(&mut transaction, lease).await?;
-        prepare(&mut transaction).await?;
+        prepare(&mut transaction, self.dialect).await?;
         let buckets = Buckets::take(&mut transaction, width, is_late).await?;
-        let Some((from, until)) = buckets.range() else { return Ok(0) };
-        match width {
-            Width::Fine => {
-                buckets.remove_fine(&mut transaction, from, until).await?;
-                buckets.compute_fine(&mut transaction, from, until).await?;
-                buckets.mark_hours(&mut transaction, is_late).await?;
-            }
-            Width::Hour => {
-                buckets.remove_hours(&mut transaction, from, until).await?;
-                buckets.compute_hours(&mut transaction, from, until).await?;
-            }
+        let Some(range) = buckets.range() else { return Ok(0) };
+        buckets.remove(&mut transaction, width, range).await?;
+        buckets.compute(&mut transaction, width, range).await?;
+        if width == Width::Fine {
+            buckets.mark_hours(&mut transaction, is_late).await?;
         }
         transaction.commit().await.map_err(StoreError::of("roll_up.commit"))?;
         Ok(buckets.hosts.len())
@@ -282,7 +280,14 @@ impl MaintenanceConnection {
 
 /// The plan must not depend on statistics of pieces that are minutes old: always by
 /// `(host_id, sampled_at)`. What is lost in a crash is computed again, so nobody waits for the disk.
-async fn prepare(transaction: &mut PgConnection) -> Result<(), StoreError> {
+async fn prepare(transaction: &mut PgConnection, dialect: Dialect) -> Result<(), StoreError> {
+    // A late bucket of a compressed piece, should there be one, is taken out of the columnstore whatever it takes.
+    if dialect.capabilities().compression {
+        sqlx::raw_sql(UNLIMITED_DECOMPRESSION)
+            .execute(&mut *transaction)
+            .await
+            .map_err(StoreError::of("roll_up.prepare"))?;
+    }
     sqlx::raw_sql(
         "/* store::rollups::prepare */ set local synchronous_commit = off;
         set local enable_hashjoin = off; set local enable_mergejoin = off;
@@ -336,58 +341,56 @@ impl Buckets {
         self.ends.first().copied().zip(self.ends.last().copied())
     }
 
-    async fn remove_fine(
+    /// Removes what was computed of them before.
+    async fn remove(
         &self,
         transaction: &mut PgConnection,
-        from: Timestamp,
-        until: Timestamp,
+        width: Width,
+        (from, until): (Timestamp, Timestamp),
     ) -> Result<(), StoreError> {
-        sqlx::query!(
-            "/* store::rollups::remove */
-            delete from process_rollup_5m r
-            using unnest($1::uuid[], $2::timestamptz[]) as d (host_id, sampled_at)
-            where r.host_id = d.host_id and r.sampled_at = d.sampled_at
-                and r.sampled_at between $3 and $4",
-            &self.hosts,
-            &self.ends,
-            from,
-            until
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(StoreError::of("roll_up.remove_processes"))?;
-        sqlx::query!(
-            "/* store::rollups::remove */
-            delete from host_rollup_5m r
-            using unnest($1::uuid[], $2::timestamptz[]) as d (host_id, sampled_at)
-            where r.host_id = d.host_id and r.sampled_at = d.sampled_at
-                and r.sampled_at between $3 and $4",
-            &self.hosts,
-            &self.ends,
-            from,
-            until
-        )
-        .execute(transaction)
-        .await
-        .map_err(StoreError::of("roll_up.remove_hosts"))?;
+        for series in width.series() {
+            // A name from the constant list of roll-ups.
+            let statement = format!(
+                "/* store::rollups::remove */
+                delete from {} r using unnest($1::uuid[], $2::timestamptz[]) as d (host_id, sampled_at)
+                where r.host_id = d.host_id and r.sampled_at = d.sampled_at
+                    and r.sampled_at between $3 and $4",
+                series.name
+            );
+            sqlx::query(AssertSqlSafe(statement))
+                .bind(&self.hosts)
+                .bind(&self.ends)
+                .bind(from)
+                .bind(until)
+                .execute(&mut *transaction)
+                .await
+                .map_err(StoreError::of("roll_up.remove"))?;
+        }
         Ok(())
     }
 
-    async fn compute_fine(
+    async fn compute(
         &self,
         transaction: &mut PgConnection,
-        from: Timestamp,
-        until: Timestamp,
+        width: Width,
+        (from, until): (Timestamp, Timestamp),
     ) -> Result<(), StoreError> {
         let Self { hosts, ends } = self;
-        sqlx::query_file!("src/store/rollups/process_5m.sql", hosts, ends, from, until)
-            .execute(&mut *transaction)
-            .await
-            .map_err(StoreError::of("roll_up.process_5m"))?;
-        sqlx::query_file!("src/store/rollups/host_5m.sql", hosts, ends, from, until)
-            .execute(transaction)
-            .await
-            .map_err(StoreError::of("roll_up.host_5m"))?;
+        let (processes, of_hosts) = match width {
+            Width::Fine => (
+                sqlx::query_file!("src/store/rollups/process_5m.sql", hosts, ends, from, until),
+                sqlx::query_file!("src/store/rollups/host_5m.sql", hosts, ends, from, until),
+            ),
+            Width::Hour => (
+                sqlx::query_file!("src/store/rollups/process_1h.sql", hosts, ends, from, until),
+                sqlx::query_file!("src/store/rollups/host_1h.sql", hosts, ends, from, until),
+            ),
+        };
+        for (query, operation) in
+            [(processes, "roll_up.compute_processes"), (of_hosts, "roll_up.compute_hosts")]
+        {
+            query.execute(&mut *transaction).await.map_err(StoreError::of(operation))?;
+        }
         Ok(())
     }
 
@@ -411,61 +414,6 @@ impl Buckets {
         .execute(transaction)
         .await
         .map_err(StoreError::of("roll_up.mark_hours"))?;
-        Ok(())
-    }
-
-    async fn remove_hours(
-        &self,
-        transaction: &mut PgConnection,
-        from: Timestamp,
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
-        sqlx::query!(
-            "/* store::rollups::remove */
-            delete from process_rollup_1h r
-            using unnest($1::uuid[], $2::timestamptz[]) as d (host_id, sampled_at)
-            where r.host_id = d.host_id and r.sampled_at = d.sampled_at
-                and r.sampled_at between $3 and $4",
-            &self.hosts,
-            &self.ends,
-            from,
-            until
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(StoreError::of("roll_up.remove_processes"))?;
-        sqlx::query!(
-            "/* store::rollups::remove */
-            delete from host_rollup_1h r
-            using unnest($1::uuid[], $2::timestamptz[]) as d (host_id, sampled_at)
-            where r.host_id = d.host_id and r.sampled_at = d.sampled_at
-                and r.sampled_at between $3 and $4",
-            &self.hosts,
-            &self.ends,
-            from,
-            until
-        )
-        .execute(transaction)
-        .await
-        .map_err(StoreError::of("roll_up.remove_hosts"))?;
-        Ok(())
-    }
-
-    async fn compute_hours(
-        &self,
-        transaction: &mut PgConnection,
-        from: Timestamp,
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
-        let Self { hosts, ends } = self;
-        sqlx::query_file!("src/store/rollups/process_1h.sql", hosts, ends, from, until)
-            .execute(&mut *transaction)
-            .await
-            .map_err(StoreError::of("roll_up.process_1h"))?;
-        sqlx::query_file!("src/store/rollups/host_1h.sql", hosts, ends, from, until)
-            .execute(transaction)
-            .await
-            .map_err(StoreError::of("roll_up.host_1h"))?;
         Ok(())
     }
 }

@@ -16,7 +16,9 @@ pub struct Series {
     pub name: &'static str,
     /// `copy` statement, with the columns in the encoder's order. Empty for a roll-up: computed.
     pub copy: &'static str,
-    /// Inserts a row at `$1` that no reader asks for (host nil): makes TimescaleDB create the chunk.
+    /// Column that tells the host: first in the index, and what the columnstore is segmented by.
+    pub host_key: &'static str,
+    /// Inserts a row at `$1` that no reader asks for (of no host): makes TimescaleDB create the chunk.
     pub sentinel: &'static str,
     /// Removes it.
     pub remove_sentinel: &'static str,
@@ -24,19 +26,25 @@ pub struct Series {
 
 macro_rules! series {
     ($name:literal, [$($column:literal),+ $(,)?], sentinel $columns:literal = $values:literal) => {
+        series!($name, "host_id" = "'00000000-0000-0000-0000-000000000000'", [$($column),+],
+            sentinel $columns = $values)
+    };
+    ($name:literal, $host:literal = $nobody:literal, [$($column:literal),+ $(,)?],
+        sentinel $columns:literal = $values:literal) => {
         Series {
             name: $name,
+            host_key: $host,
             copy: concat!(
                 "/* store::reports::insert_reports */ copy ", $name, " (",
                 series!(@list $($column),+), ") from stdin (format binary)"
             ),
             sentinel: concat!(
-                "/* store::dialect::ensure_chunk */ insert into ", $name, " (sampled_at, host_id, ", $columns,
-                ") values ($1, '00000000-0000-0000-0000-000000000000', ", $values, ")"
+                "/* store::dialect::ensure_chunk */ insert into ", $name, " (sampled_at, ", $host, ", ",
+                $columns, ") values ($1, ", $nobody, ", ", $values, ")"
             ),
             remove_sentinel: concat!(
                 "/* store::dialect::ensure_chunk */ delete from ", $name,
-                " where sampled_at = $1 and host_id = '00000000-0000-0000-0000-000000000000'"
+                " where sampled_at = $1 and ", $host, " = ", $nobody
             ),
         }
     };
@@ -68,7 +76,7 @@ pub fn encode(report: &Report) -> ReportRows {
     let mut rows = ReportRows::default();
     let [processes, hosts, filesystems, block_devices, network_interfaces, connections, exits] =
         &mut rows;
-    encode_processes(report, host, processes);
+    encode_processes(report, processes);
     encode_host(report, host, hosts);
     encode_filesystems(report, host, filesystems);
     encode_block_devices(report, host, block_devices);
@@ -80,40 +88,41 @@ pub fn encode(report: &Report) -> ReportRows {
 
 const PROCESS_SAMPLES: Series = series!(
     "process_samples",
+    "host_number" = "0",
     [
-        "sampled_at", "instance_id", "cpu_user_us", "cpu_system_us", "memory_usage_bytes",
+        "host_number", "sampled_at", "instance_id", "interval_ms", "process_count", "thread_count",
+        "file_descriptor_count", "cpu_user_us", "cpu_system_us", "memory_usage_bytes",
         "memory_swap_bytes", "disk_read_bytes", "disk_write_bytes", "network_receive_bytes",
         "network_transmit_bytes", "run_queue_delay_us", "paging_faults_minor",
         "paging_faults_major", "context_switches_voluntary", "context_switches_involuntary",
-        "host_id", "interval_ms", "process_count", "thread_count", "file_descriptor_count",
     ],
     sentinel "instance_id, interval_ms, process_count" = "0, 0, 0"
 );
 
-fn encode_processes(report: &Report, host: Uuid, rows: &mut Rows) {
-    rows.bytes.reserve(report.processes.len() * 230);
+fn encode_processes(report: &Report, rows: &mut Rows) {
+    rows.bytes.reserve(report.processes.len() * 178);
     for sample in &report.processes {
         rows.row(20)
+            .host_number()
             .timestamp(report.sampled_at)
             .bigint(sample.instance_id.0)
-            .counter(sample.cpu_user_us)
-            .counter(sample.cpu_system_us)
-            .counter(sample.memory_usage_bytes)
-            .counter(sample.memory_swap_bytes)
-            .counter(sample.disk_read_bytes)
-            .counter(sample.disk_write_bytes)
-            .counter(sample.network_receive_bytes)
-            .counter(sample.network_transmit_bytes)
-            .counter(sample.run_queue_delay_us)
-            .counter(sample.paging_faults_minor)
-            .counter(sample.paging_faults_major)
-            .counter(sample.context_switches_voluntary)
-            .counter(sample.context_switches_involuntary)
-            .uuid(host)
             .count(report.interval_ms)
             .count(sample.process_count)
             .count(sample.thread_count)
-            .count(sample.file_descriptor_count);
+            .count(sample.file_descriptor_count)
+            .compact(sample.cpu_user_us)
+            .compact(sample.cpu_system_us)
+            .compact(sample.memory_usage_bytes)
+            .compact(sample.memory_swap_bytes)
+            .compact(sample.disk_read_bytes)
+            .compact(sample.disk_write_bytes)
+            .compact(sample.network_receive_bytes)
+            .compact(sample.network_transmit_bytes)
+            .compact(sample.run_queue_delay_us)
+            .compact(sample.paging_faults_minor)
+            .compact(sample.paging_faults_major)
+            .compact(sample.context_switches_voluntary)
+            .compact(sample.context_switches_involuntary);
     }
 }
 

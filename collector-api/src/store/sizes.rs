@@ -25,6 +25,14 @@ const MIN_SHARE: f64 = 0.25;
 /// Bounds of a piece's size, bytes.
 const PIECE_BYTES: (i64, i64) = (256 << 20, 8 << 30);
 
+/// Sizes of the pieces `$1` of the hypertable `$2`, what is in the columnstore included.
+pub const COMMUNITY_PIECE_BYTES: &str = "/* store::sizes::piece_bytes */
+    select coalesce(size.total_bytes, 0)::bigint
+    from unnest($1::text[]) with ordinality as piece (name, place)
+    left join chunks_detailed_size($2::text::regclass) as size
+        on format('%I.%I', size.chunk_schema, size.chunk_name) = piece.name
+    order by place";
+
 /// One series, measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -86,14 +94,9 @@ impl MaintenanceConnection {
         pieces: &[Partition],
     ) -> Result<Vec<i64>, StoreError> {
         let tables: Vec<&str> = pieces.iter().map(|piece| piece.table.as_str()).collect();
-        // Not checked at compile time: one exists on one edition only. It counts compressed rows, too.
+        // Not checked at compile time: it exists on one engine only.
         let statement = if self.dialect == (Dialect::TimescaleDb { community: true }) {
-            "/* store::sizes::piece_bytes */
-            select coalesce(size.total_bytes, 0)::bigint
-            from unnest($1::text[]) with ordinality as piece (name, place)
-            left join chunks_detailed_size($2::text::regclass) as size
-                on format('%I.%I', size.chunk_schema, size.chunk_name) = piece.name
-            order by place"
+            COMMUNITY_PIECE_BYTES
         } else {
             // A piece that was dropped meanwhile has no size.
             "/* store::sizes::piece_bytes */

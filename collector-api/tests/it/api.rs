@@ -8,6 +8,7 @@ mod errors;
 mod exits;
 mod hosts;
 mod kit;
+mod maintenance;
 mod pictures;
 mod processes;
 mod runs;

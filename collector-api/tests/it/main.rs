@@ -5,6 +5,7 @@ mod api;
 mod authorities;
 mod bad_input;
 mod commit;
+mod community;
 mod concurrency;
 mod dictionaries;
 mod doors;

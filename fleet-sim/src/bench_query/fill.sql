@@ -34,9 +34,9 @@ end $$;
 create unlogged table bench_commands as select row_number() over (order by process_id) as n, process_id from processes;
 create index on bench_commands (n);
 create unlogged table bench_instances as
-    select h.host_id, k.slot, e.era,
+    select h.host_id, h.host_number, k.slot, e.era,
            case when k.slot = 0 then 0 else 1 + hashint8extended(k.slot * 1000000 + case when k.slot > 30 then e.era else 0 end, h.n) & 4611686018427387903 end as instance_id
-    from (select host_id, row_number() over (order by host_id) as n from hosts) h,
+    from (select host_id, host_number, row_number() over (order by host_id) as n from hosts) h,
          generate_series(0, 40) k (slot), generate_series(0, {days} * 4) e (era);
 create index on bench_instances (era, host_id, slot);
 insert into process_instances (host_id, instance_id, process_id, boot_id, creation_time, described_at, start_ticks, pid)
@@ -53,8 +53,8 @@ do $$ declare piece timestamptz; begin
     -- The pieces that hold nothing here would be there too: planning must look past them.
     if procfleet_engine() = 'timescaledb' then
         for piece in select generate_series(timestamptz '{now}' - interval '{days} days', '{now}', interval '6 hours') loop
-            insert into process_samples (sampled_at, instance_id, host_id, interval_ms, process_count)
-                values (piece, 0, '00000000-0000-0000-0000-000000000000', 1, 1);
+            insert into process_samples (sampled_at, instance_id, host_number, interval_ms, process_count)
+                values (piece, 0, 0, 1, 1);
             insert into host_samples (sampled_at, host_id, interval_ms) values (piece, '00000000-0000-0000-0000-000000000000', 1);
             insert into process_rollup_5m (sampled_at, instance_id, first_sampled_at, last_sampled_at, covered_ms, host_id, sample_count,
                 memory_usage_samples, memory_swap_samples, thread_count_samples, file_descriptor_samples, process_count_max)
@@ -125,14 +125,14 @@ insert into host_rollup_5m (sampled_at, first_sampled_at, last_sampled_at, cover
 insert into process_samples (sampled_at, instance_id, cpu_user_us, cpu_system_us, memory_usage_bytes, memory_swap_bytes,
         disk_read_bytes, disk_write_bytes, network_receive_bytes, network_transmit_bytes, run_queue_delay_us,
         paging_faults_minor, paging_faults_major, context_switches_voluntary, context_switches_involuntary,
-        host_id, interval_ms, process_count, thread_count, file_descriptor_count)
+        host_number, interval_ms, process_count, thread_count, file_descriptor_count)
     select t, i.instance_id, (r * 300000)::bigint * (1 + i.slot), (r * 90000)::bigint, (r * 1e8)::bigint, 0,
            (r * 8e4)::bigint, (r * 16e4)::bigint, (r * 2e4)::bigint, (r * 3e4)::bigint, (r * 1e3)::bigint,
            (r * 100)::bigint, 0, (r * 100)::bigint, (r * 10)::bigint,
-           i.host_id, 30000, case i.slot when 0 then 260 else 1 end, 20, 50
+           i.host_number, 30000, case i.slot when 0 then 260 else 1 end, 20, 50
     from generate_series(timestamptz '{now}' - interval '{raw_hours} hours', '{now}', interval '30 s') t
     cross join lateral (
-        select b.host_id, b.instance_id, b.slot, random() as r from bench_instances b
+        select b.host_number, b.host_id, b.instance_id, b.slot, random() as r from bench_instances b
         where b.era = floor(extract(epoch from t - (timestamptz '{now}' - interval '{days} days')) / 21600)::integer
         order by b.host_id, b.slot
     ) i;

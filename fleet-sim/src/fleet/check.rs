@@ -124,7 +124,8 @@ async fn stored(connection: &mut PgConnection, table: &str) -> Result<BTreeMap<U
     let query = format!(
         "select host_id, count(*)::text,
             sum((extract(epoch from sampled_at) * 1000000)::bigint)::text, {more}
-        from {table} group by host_id"
+        from {} group by host_id",
+        oracle::reader(table)
     );
     let rows: Vec<(Uuid, String, String, String, String, String)> =
         sqlx::query_as(AssertSqlSafe(query)).fetch_all(connection).await.context("sum the rows")?;

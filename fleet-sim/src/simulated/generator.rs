@@ -105,7 +105,7 @@ impl Generator {
             process_count: 1,
             cpu_user_us: Some(random.below(busy)),
             cpu_system_us: Some(random.below(busy / 10)),
-            memory_usage_bytes: Some(random.below(1 << 40)),
+            memory_usage_bytes: Some(random.below(1 << 25) << 12),
             memory_swap_bytes: None,
             disk_read_bytes: Some(random.below(1 << 30)),
             disk_write_bytes: Some(0),

@@ -131,8 +131,7 @@ pub(crate) async fn wait_for_deltas(
     agent: &mut AgentProcess,
 ) -> Result<()> {
     let host_id = agent.host_id()?;
-    let query =
-        "select count(*) from process_samples where host_id = $1 and cpu_user_us is not null";
+    let query = "select count(*) from procfleet_process_samples where host_id = $1 and cpu_user_us is not null";
     let waited = eventually(DEADLINE, "deltas of processes arrive", async || {
         agent.check_alive()?;
         let deltas = number(connection, query, host_id).await?;

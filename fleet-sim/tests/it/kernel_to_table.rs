@@ -62,7 +62,7 @@ async fn cpu_bytes_and_command_line_arrive_as_the_kernel_has_them() -> Result<()
     let host_id = agent.host_id()?;
     eventually(DEADLINE, "a sample after the work", async || {
         let newest: Option<time::OffsetDateTime> = sqlx::query_scalar(
-            "select max(sampled_at) from process_samples s join process_instances i
+            "select max(sampled_at) from procfleet_process_samples s join process_instances i
             using (host_id, instance_id) where host_id = $1 and pid = $2",
         )
         .bind(host_id)
@@ -80,7 +80,7 @@ async fn cpu_bytes_and_command_line_arrive_as_the_kernel_has_them() -> Result<()
 
     let total = |column: &str| {
         format!(
-            "select sum({column})::bigint from process_samples s join process_instances i
+            "select sum({column})::bigint from procfleet_process_samples s join process_instances i
             using (host_id, instance_id) where host_id = $1 and pid = {pid}"
         )
     };

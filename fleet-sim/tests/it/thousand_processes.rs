@@ -93,7 +93,7 @@ async fn all_are_discovered_and_their_rows_add_up_to_the_host() -> Result<()> {
     eventually(DEADLINE, "every process is discovered", async || {
         everything.check_alive()?;
         let known: i64 = sqlx::query_scalar(
-            "select count(distinct pid) from process_samples s join process_instances i
+            "select count(distinct pid) from procfleet_process_samples s join process_instances i
             using (host_id, instance_id) where host_id = $1 and pid = any($2)",
         )
         .bind(all)
@@ -142,7 +142,7 @@ async fn check_sums(
     let host =
         "select sum(cpu_user_us + cpu_system_us)::bigint from host_samples where host_id = $1";
     let rows = "select sum(coalesce(p.cpu_user_us, 0) + coalesce(p.cpu_system_us, 0))::bigint
-        from process_samples p join host_samples h using (host_id, sampled_at)
+        from procfleet_process_samples p join host_samples h using (host_id, sampled_at)
         where host_id = $1 and h.cpu_user_us is not null";
     // A child that happens to live at a tick may have a row of its own, up to then.
     let residual = format!(
@@ -163,7 +163,7 @@ async fn check_sums(
     assert!((host - sum).abs() * 100 <= host * 3, "host {host} µs, its rows {sum} µs");
 
     let fewest = "select min(count) from (select sum(process_count) as count
-        from process_samples where host_id = $1 group by sampled_at) t";
+        from procfleet_process_samples where host_id = $1 group by sampled_at) t";
     let fewest = number(connection, fewest, host_id).await?;
     assert!(fewest >= i64::try_from(PROCESSES)?, "a report stands for {fewest} processes only");
     Ok(())

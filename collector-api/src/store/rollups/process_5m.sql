@@ -49,7 +49,7 @@ cross join lateral (
         max(s.process_count) as process_count_max,
         max(s.thread_count) as thread_count_max,
         max(s.file_descriptor_count) as file_descriptor_count_max
-    from process_samples s
+    from procfleet_process_samples s
     where s.host_id = d.host_id and s.sampled_at > d.sampled_at - interval '5 minutes' and s.sampled_at <= d.sampled_at
         and s.sampled_at > $3::timestamptz - interval '5 minutes' and s.sampled_at <= $4::timestamptz
     group by s.instance_id

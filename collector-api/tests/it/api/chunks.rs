@@ -57,8 +57,8 @@ async fn fill(db: &mut PgConnection, engine: Engine) {
             end loop; end $$").await;
     }
     // Something in every hour of four weeks, and roll-ups of it all.
-    sql(db, "insert into process_samples (host_id, sampled_at, instance_id, interval_ms, process_count)
-            select host_id, t, 1, 30000, 1 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
+    sql(db, "insert into process_samples (host_number, sampled_at, instance_id, interval_ms, process_count)
+            select host_number, t, 1, 30000, 1 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
         insert into host_samples (host_id, sampled_at, interval_ms)
             select host_id, t, 30000 from hosts, generate_series(timestamptz '2026-02-25 00:30+00', '2026-03-24', '1 hour') t;
         insert into process_rollup_5m (host_id, sampled_at, instance_id, first_sampled_at, last_sampled_at, covered_ms, sample_count,

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use collector_api::api::{self, ApiState};
 use collector_api::auth::operator::{MintedApiKey, OperatorAuth, Role};
 use collector_api::store::Store;
+use collector_api::store::copy::compact;
 use fleet_sim::database::{Engine, TestDatabase};
 use serde_json::Value;
 use shared_model::ProcessId;
@@ -208,24 +209,28 @@ pub(super) async fn sample(
     row: Row,
 ) {
     sqlx::query(
-        "insert into process_samples (host_id, sampled_at, instance_id, interval_ms, process_count,
+        "insert into process_samples (host_number, sampled_at, instance_id, interval_ms, process_count,
              cpu_user_us, cpu_system_us, memory_usage_bytes, disk_read_bytes, disk_write_bytes,
              network_receive_bytes, network_transmit_bytes)
-         values ($1, $2, $3, 30000, case $3 when 0 then 40 else 1 end, $4, $5, $6, $7, $8, $9, $10)",
+         values ((select host_number from hosts where host_id = $1), $2, $3, 30000, case $3 when 0 then 40 else 1 end, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(host_id)
     .bind(sampled_at)
     .bind(row.instance_id)
-    .bind(row.cpu_user_us)
-    .bind(row.cpu_system_us)
-    .bind(row.memory)
-    .bind(row.disk.0)
-    .bind(row.disk.1)
-    .bind(row.network.0)
-    .bind(row.network.1)
+    .bind(stored(row.cpu_user_us))
+    .bind(stored(row.cpu_system_us))
+    .bind(stored(row.memory))
+    .bind(stored(row.disk.0))
+    .bind(stored(row.disk.1))
+    .bind(stored(row.network.0))
+    .bind(stored(row.network.1))
     .execute(&mut *connection)
     .await
     .unwrap();
+}
+
+fn stored(counter: Option<i64>) -> Option<i32> {
+    counter.map(|value| compact(value.cast_unsigned()))
 }
 
 /// `name=value` of a query, whatever the value holds.

@@ -19,4 +19,4 @@ select procfleet_bucket($1, s.sampled_at) as sampled_at, s.host_id, s.instance_i
     count(thread_count) as thread_count_samples,
     sum(file_descriptor_count) as file_descriptor_count_sum, max(file_descriptor_count) as file_descriptor_count_max,
     count(file_descriptor_count) as file_descriptor_samples, max(process_count) as process_count_max
-from process_samples s group by 1, 2, 3
+from procfleet_process_samples s group by 1, 2, 3

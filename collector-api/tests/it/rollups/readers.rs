@@ -21,7 +21,7 @@ const DIFFERENCES: &str = "
                    procfleet_total(sum(interval_ms)) as covered_ms, max(memory_usage_bytes) as memory_usage_bytes_max,
                    procfleet_total(sum(disk_read_bytes)) as disk_read_bytes, procfleet_total(sum(disk_write_bytes)) as disk_write_bytes,
                    min(sampled_at) as first_sampled_at, max(sampled_at) as last_sampled_at
-            from process_samples where sampled_at > $1 and sampled_at <= $2 and instance_id <> 0
+            from procfleet_process_samples where sampled_at > $1 and sampled_at <= $2 and instance_id <> 0
             group by host_id, instance_id
         ) b on b.host_id = a.host_id and b.instance_id = a.instance_id
         where to_jsonb(a) is distinct from to_jsonb(b) limit 3
