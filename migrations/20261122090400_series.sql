@@ -21,11 +21,15 @@ begin
 end
 $$;
 
--- Counters of the longest table take four bytes, written by store/copy.rs: up to 2^31 - 1 as they are; what is
--- larger is negative, 6 bits of exponent and 25 of mantissa, rounded to them (by less than 2^-25 of the value).
+-- Numbers of the longest table take four or two bytes, written by store/copy.rs: below 2^31 or 2^15 as they
+-- are; what is larger is negative, with 26 or 11 significant bits (off by less than 2^-26 or 2^-11 of it).
 create function procfleet_expand(stored integer) returns bigint language sql immutable parallel safe as $$
     select case when stored >= 0 then stored::bigint
-        else (stored & 33554431)::bigint << ((stored >> 25) & 63) end
+        else (stored & 67108863)::bigint << ((stored >> 26 & 31) + 6) end
+$$;
+create function procfleet_expand(stored smallint) returns integer language sql immutable parallel safe as $$
+    select case when stored >= 0 then stored::integer
+        else (stored & 2047)::integer << ((stored >> 11 & 15) + 5) end
 $$;
 
 -- Every series, the width of its chunks, and how long its rows are kept.
@@ -42,15 +46,12 @@ insert into series (series, chunk, retention) values
     ('block_device_samples',      interval '1 day',   interval '30 days'),
     ('network_interface_samples', interval '1 day',   interval '30 days');
 
--- 88 bytes where everything is known: nothing is lost to alignment. Read it through the view below.
+-- 80 bytes where everything is known: nothing is lost to alignment. Read it through the view below.
 call procfleet_create_series('process_samples', $columns$
     sampled_at                   timestamptz not null,
     instance_id                  bigint      not null,
     host_number                  integer     not null,
     interval_ms                  integer     not null,
-    process_count                integer     not null,
-    thread_count                 integer,
-    file_descriptor_count        integer,
     cpu_user_us                  integer,              -- this and all that follow: procfleet_expand()
     cpu_system_us                integer,
     memory_usage_bytes           integer,
@@ -61,14 +62,17 @@ call procfleet_create_series('process_samples', $columns$
     network_transmit_bytes       integer,
     run_queue_delay_us           integer,
     paging_faults_minor          integer,
-    paging_faults_major          integer,
     context_switches_voluntary   integer,
-    context_switches_involuntary integer
+    context_switches_involuntary integer,
+    process_count                smallint    not null,
+    thread_count                 smallint,
+    file_descriptor_count        smallint,
+    paging_faults_major          smallint
 $columns$, interval '6 hours', 'host_number');
 
 -- The samples of processes as everybody reads them. Conditions on host and time reach the index.
 create view procfleet_process_samples as
-    select h.host_id, s.sampled_at, s.instance_id, s.interval_ms, s.process_count,
+    select h.host_id, s.sampled_at, s.instance_id, s.interval_ms, procfleet_expand(s.process_count) as process_count,
            procfleet_expand(s.cpu_user_us) as cpu_user_us,
            procfleet_expand(s.cpu_system_us) as cpu_system_us,
            procfleet_expand(s.memory_usage_bytes) as memory_usage_bytes,
@@ -79,10 +83,11 @@ create view procfleet_process_samples as
            procfleet_expand(s.network_transmit_bytes) as network_transmit_bytes,
            procfleet_expand(s.run_queue_delay_us) as run_queue_delay_us,
            procfleet_expand(s.paging_faults_minor) as paging_faults_minor,
-           procfleet_expand(s.paging_faults_major) as paging_faults_major,
+           procfleet_expand(s.paging_faults_major)::bigint as paging_faults_major,
            procfleet_expand(s.context_switches_voluntary) as context_switches_voluntary,
            procfleet_expand(s.context_switches_involuntary) as context_switches_involuntary,
-           s.thread_count, s.file_descriptor_count
+           procfleet_expand(s.thread_count) as thread_count,
+           procfleet_expand(s.file_descriptor_count) as file_descriptor_count
     from process_samples s join hosts h on h.host_number = s.host_number;
 
 call procfleet_create_series('host_samples', $columns$

@@ -99,10 +99,14 @@ async fn fill(connection: &mut PgConnection, arguments: &Arguments) -> Result<u6
     .execute(&mut *connection)
     .await?;
     sqlx::query(
-        "insert into hosts (host_id, host_number, host_name, kernel_release, host_arch, agent_version, enrollment_token_id)
+        "with token as (
+            insert into enrollment_tokens (token_id, name, secret_sha256, expires_at)
+            values (gen_random_uuid(), 'bench', sha256('bench'), now()) returning token_id
+        )
+        insert into hosts (host_id, host_number, host_name, kernel_release, host_arch, agent_version, enrollment_token_id)
         overriding system value
-        select md5('host' || host)::uuid, host, 'host', '6.1', 'x86_64', '0', gen_random_uuid()
-        from generate_series(1, $1) as host",
+        select md5('host' || host)::uuid, host, 'host', '6.1', 'x86_64', '0', token_id
+        from token, generate_series(1, $1) as host",
     )
     .bind(arguments.hosts)
     .execute(&mut *connection)

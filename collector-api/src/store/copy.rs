@@ -18,9 +18,6 @@ const MAX_SEND_BYTES: usize = 1 << 20;
 /// 2000-01-01 in microseconds since the Unix epoch: PostgreSQL's own epoch.
 const POSTGRES_EPOCH_US: i128 = 946_684_800_000_000;
 
-/// Bits of a compact counter's mantissa; its exponent has 6, its sign says that it has one.
-const MANTISSA_BITS: u32 = 25;
-
 /// Rows of one table in the binary format, without header and trailer, so that they concatenate.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
@@ -70,10 +67,18 @@ impl Rows {
         self.bigint(value.map(u64::cast_signed))
     }
 
-    /// `u64` into four bytes, as `procfleet_expand` reads them.
+    /// `u64` into `integer`, as `procfleet_expand` reads it.
     pub(super) fn compact(&mut self, value: Option<u64>) -> &mut Self {
         match value {
             Some(value) => self.value(&compact(value).to_be_bytes()),
+            None => self.null(),
+        }
+    }
+
+    /// `u64` into `smallint`, as `procfleet_expand` reads it; above 2³¹ it says that much.
+    pub(super) fn small(&mut self, value: Option<u64>) -> &mut Self {
+        match value {
+            Some(value) => self.value(&small(value).to_be_bytes()),
             None => self.null(),
         }
     }
@@ -171,25 +176,31 @@ impl Rows {
     }
 }
 
-/// A counter in four bytes: up to 2³¹ - 1 itself; a larger one as 2³¹ + exponent · 2²⁵ + mantissa,
-/// rounded to the nearest mantissa · 2^exponent, off by less than one part in 2²⁵.
+/// A number below 2⁶³ in four bytes: below 2³¹ itself, above with 26 significant bits.
 pub fn compact(value: u64) -> i32 {
-    if let Ok(exact) = i32::try_from(value) {
-        return exact;
-    }
-    let value = value.min(i64::MAX.cast_unsigned());
-    let mut exponent = u64::BITS - value.leading_zeros() - MANTISSA_BITS;
-    let mut mantissa = (value >> exponent) + (value >> (exponent - 1) & 1);
-    if mantissa >> MANTISSA_BITS != 0 {
-        mantissa >>= 1;
-        exponent += 1;
-    }
-    if mantissa.leading_zeros() <= exponent {
-        // Rounded up to 2⁶³, which no bigint holds.
-        (exponent, mantissa) = (i64::BITS - 1 - MANTISSA_BITS, (1 << MANTISSA_BITS) - 1);
-    }
-    let mantissa = u32::try_from(mantissa).unwrap_or(u32::MAX);
-    (1 << 31 | exponent << MANTISSA_BITS | mantissa).cast_signed()
+    i32::try_from(value).unwrap_or_else(|_| {
+        let most = i64::MAX.cast_unsigned();
+        i32::MIN | i32::try_from(rounded(value.min(most), 26, 31)).unwrap_or(i32::MAX)
+    })
+}
+
+/// A number below 2³¹ in two bytes: below 2¹⁵ itself, above with 11 significant bits.
+fn small(value: u64) -> i16 {
+    i16::try_from(value).unwrap_or_else(|_| {
+        let most = u64::from(i32::MAX.cast_unsigned());
+        i16::MIN | i16::try_from(rounded(value.min(most), 11, 15)).unwrap_or(i16::MAX)
+    })
+}
+
+/// `value`, at least 2^`bits`, as exponent and mantissa in `bits` bits: the nearest there is.
+fn rounded(value: u64, mantissa_bits: u32, bits: u32) -> u64 {
+    let shift = u64::BITS - value.leading_zeros() - mantissa_bits;
+    let mantissa = (value >> shift) + (value >> (shift - 1) & 1);
+    // A mantissa that grew by a bit carries into the exponent, as it should; of the highest it must not.
+    let carry = mantissa >> mantissa_bits;
+    let (mantissa, shift) = (mantissa >> carry, u64::from(shift) + carry);
+    let exponent = shift - u64::from(bits + 1 - mantissa_bits);
+    (exponent << mantissa_bits | mantissa).min((1 << bits) - 1)
 }
 
 /// Runs `statement` (a `COPY … FROM STDIN (FORMAT binary)`) over the rows of all `parts`, each with the number of
@@ -223,29 +234,37 @@ pub(super) async fn copy_in(
 mod tests {
     use super::*;
 
-    /// What `procfleet_expand` says; that it does is tested against the database.
+    /// What the two `procfleet_expand` say; that they do is tested against the database.
     fn expand(stored: i32) -> i64 {
-        if stored >= 0 {
-            return stored.into();
-        }
-        i64::from(stored & 0x1ff_ffff) << (stored >> 25 & 63)
+        let exact = i64::from(stored);
+        if stored >= 0 { exact } else { (exact & 0x3ff_ffff) << ((stored >> 26 & 31) + 6) }
+    }
+
+    fn expand_small(stored: i16) -> i64 {
+        let exact = i64::from(stored);
+        if stored >= 0 { exact } else { (exact & 0x7ff) << ((stored >> 11 & 15) + 5) }
     }
 
     #[test]
-    fn counters_are_exact_below_two_gigabytes_and_close_above() {
-        for exact in [0, 1, 4095, 1 << 30, (1 << 31) - 1, 1 << 31, (1 << 37) - 4096, 1 << 62] {
+    fn numbers_are_exact_while_they_fit_and_close_above() {
+        for exact in [0, 1, 4095, 1 << 30, (1 << 31) - 1, 1 << 31, (1 << 38) - 4096, 1 << 62] {
             assert_eq!(expand(compact(exact)).cast_unsigned(), exact);
         }
-        for power in 31..63 {
-            for value in [1, 12_345, 987_654_321, (1 << power) - 1].map(|more| (1 << power) + more)
-            {
-                let value = u64::min(value, i64::MAX.cast_unsigned());
-                let (stored, error) =
-                    (compact(value), expand(compact(value)).abs_diff(value.cast_signed()));
-                assert!(stored < 0 && error <= value >> 25, "{value}: {stored}, off by {error}");
+        for exact in [0, 1, 32_767, 32_768, 65_536, 1 << 20, 1 << 30] {
+            assert_eq!(expand_small(small(exact)).cast_unsigned(), exact);
+        }
+        for power in 0..63 {
+            for more in [0, 1, 12_345, 987_654_321, (1 << power) - 1, (1 << power) - 2] {
+                let value = (1_u64 << power).saturating_add(more).min((1 << 63) - (1 << 37));
+                let error = expand(compact(value)).abs_diff(value.cast_signed());
+                assert!(error <= value >> 26, "{value}: {}, off by {error}", compact(value));
+                let value = value.min((1 << 31) - (1 << 20));
+                let error = expand_small(small(value)).abs_diff(value.cast_signed());
+                assert!(error <= value >> 11, "{value}: {}, off by {error}", small(value));
             }
         }
-        assert!(expand(compact(u64::MAX)) > i64::MAX - (1 << 38));
+        assert!(expand(compact(u64::MAX)) > i64::MAX - (1 << 37));
+        assert!(expand_small(small(u64::MAX)) > i64::from(i32::MAX) - (1 << 20));
     }
 
     #[test]

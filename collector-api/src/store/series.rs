@@ -90,26 +90,23 @@ const PROCESS_SAMPLES: Series = series!(
     "process_samples",
     "host_number" = "0",
     [
-        "host_number", "sampled_at", "instance_id", "interval_ms", "process_count", "thread_count",
-        "file_descriptor_count", "cpu_user_us", "cpu_system_us", "memory_usage_bytes",
+        "host_number", "sampled_at", "instance_id", "interval_ms", "cpu_user_us", "cpu_system_us", "memory_usage_bytes",
         "memory_swap_bytes", "disk_read_bytes", "disk_write_bytes", "network_receive_bytes",
         "network_transmit_bytes", "run_queue_delay_us", "paging_faults_minor",
-        "paging_faults_major", "context_switches_voluntary", "context_switches_involuntary",
+        "context_switches_voluntary", "context_switches_involuntary", "process_count",
+        "thread_count", "file_descriptor_count", "paging_faults_major",
     ],
     sentinel "instance_id, interval_ms, process_count" = "0, 0, 0"
 );
 
 fn encode_processes(report: &Report, rows: &mut Rows) {
-    rows.bytes.reserve(report.processes.len() * 178);
+    rows.bytes.reserve(report.processes.len() * 162);
     for sample in &report.processes {
         rows.row(20)
             .host_number()
             .timestamp(report.sampled_at)
             .bigint(sample.instance_id.0)
             .count(report.interval_ms)
-            .count(sample.process_count)
-            .count(sample.thread_count)
-            .count(sample.file_descriptor_count)
             .compact(sample.cpu_user_us)
             .compact(sample.cpu_system_us)
             .compact(sample.memory_usage_bytes)
@@ -120,9 +117,12 @@ fn encode_processes(report: &Report, rows: &mut Rows) {
             .compact(sample.network_transmit_bytes)
             .compact(sample.run_queue_delay_us)
             .compact(sample.paging_faults_minor)
-            .compact(sample.paging_faults_major)
             .compact(sample.context_switches_voluntary)
-            .compact(sample.context_switches_involuntary);
+            .compact(sample.context_switches_involuntary)
+            .small(Some(u64::from(sample.process_count)))
+            .small(sample.thread_count.map(u64::from))
+            .small(sample.file_descriptor_count.map(u64::from))
+            .small(sample.paging_faults_major);
     }
 }
 

@@ -17,6 +17,7 @@ mod kit;
 mod lifecycle;
 mod maintenance;
 mod migrations;
+mod numbers;
 mod openapi;
 mod overload;
 mod poison;

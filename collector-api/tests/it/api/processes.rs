@@ -188,8 +188,8 @@ async fn absurd_numbers_of_a_host_do_not_break_its_answers() {
         }
         let answer = api.get(&format!("/v1/hosts/evil/processes?{WINDOW}")).await;
         assert_eq!(answer["processes"][0]["cpu_us"], i64::MAX);
-        // As near as a sample can come: 25 bits.
-        let most = ((1_i64 << 25) - 1) << 38;
+        // As near as a sample can come: 26 bits.
+        let most = ((1_i64 << 26) - 1) << 37;
         assert_eq!(answer["processes"][0]["memory_usage_bytes_mean"], most);
     }
 }
