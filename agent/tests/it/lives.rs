@@ -356,7 +356,7 @@ fn nothing_falls_when_a_hundred_threads_end_one_by_one() {
 /// Who lived for a moment is counted, but the kernel tells what it used before it gave its memory back.
 #[test]
 fn without_bpf_a_storm_is_counted_or_the_drops_are() {
-    const LIVES: u64 = 2000;
+    const LIVES: u64 = 10_000;
     let mut sampler = Sampler::start("[collect]\ntier = \"proc\"");
     let group = Cgroup::new("heard");
     let mut shell = group.run(&format!("for ((i = 0; i < {LIVES}; i++)); do /bin/true; done"));
