@@ -1,7 +1,7 @@
-//! `cargo xtask portable`: the agent as one binary for every x86-64 Linux since CentOS 7, and the proof.
+//! `cargo xtask portable`: the agent as one binary for every x86-64 Linux since `CentOS` 7, and the proof.
 //!
 //! zig links against the symbols of glibc 2.17, whatever this machine has. It and cargo-zigbuild come as wheels from
-//! PyPI, in the versions named here, into `.procfleet/tools`. Then the binary itself is asked: which versions of
+//! `PyPI`, in the versions named here, into `.procfleet/tools`. Then the binary itself is asked: which versions of
 //! symbols it needs, which libraries, and whether it runs here. That it makes no system call newer than
 //! Linux 3.10 without another way is a test of the agent (`old_kernel`).
 
@@ -14,10 +14,10 @@ use crate::apt;
 use crate::project::Project;
 use crate::run::{captured, cargo, exists, shown};
 
-/// What is linked against: CentOS 7.
+/// What is linked against: `CentOS` 7.
 const GLIBC: (u32, u32) = (2, 17);
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Of PyPI.
+/// Of `PyPI`.
 const WHEELS: [&str; 2] = ["cargo-zigbuild==0.20.1", "ziglang==0.13.0.post1"];
 /// Libraries that every glibc system has.
 const LIBRARIES: [&str; 7] = [
