@@ -113,6 +113,7 @@ pub async fn start(
             config.agent_door.max_connections,
             config.agent_door.max_anonymous_connections,
         ),
+        max_age: Duration::from_secs(config.agent_door.max_connection_age_s.into()),
         tls: Some(tls::agent_door(&authorities, Arc::clone(&leaf))?),
         router: agent_door_router(config, &store, &authorities, lifecycle),
     };
@@ -121,6 +122,7 @@ pub async fn start(
         name: "operator",
         listener: operator_listener,
         limits: ConnectionLimits::new("operator", operator_limit, operator_limit),
+        max_age: doors::MAX_OPERATOR_CONNECTION_AGE,
         tls: operator_tls,
         router: operator_door_router(config, &store, lifecycle, metrics.clone())?,
     };

@@ -64,6 +64,9 @@ pub struct AgentDoor {
     pub max_connections: usize,
     /// Of these, most that have not shown a verified client certificate.
     pub max_anonymous_connections: usize,
+    /// Age after which a connection ends with its next answer, ± 20 %, seconds: its agent connects again, perhaps
+    /// to another replica.
+    pub max_connection_age_s: u32,
 }
 
 /// `[operator_door]`
@@ -128,6 +131,7 @@ impl Default for AgentDoor {
             names: default_names(),
             max_connections: 4096,
             max_anonymous_connections: 512,
+            max_connection_age_s: 600,
         }
     }
 }

@@ -8,7 +8,7 @@
 //! its timeout, the limit on connections of one host, the header timeout, the request timeout, the
 //! body limit of the route. A connection that never proved a host's identity serves one request and has [`ANONYMOUS_IDLE`] to ask it, so
 //! that strangers can hold few connections, briefly, and never those of the fleet. A verified one is
-//! kept for [`MAX_CONNECTION_AGE`] ± 20 %, so that new replicas behind a TCP balancer get their share.
+//! kept for [`Door::max_age`] ± 20 %, so that new replicas behind a TCP balancer get their share.
 //!
 //! HTTP/1.1 only: an agent has one request in flight, and a multiplexed connection would need its
 //! own set of limits.
@@ -44,8 +44,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for a verified host, whose reports have limits of their own (the body's arrival, the
 /// group commit): this is what holds when those fail.
 pub const VERIFIED_REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
-/// Age after which a connection is closed with its next answer, ± 20 %.
-pub const MAX_CONNECTION_AGE: Duration = Duration::from_mins(10);
+/// Age after which a connection to the operator door is closed with its next answer, ± 20 %. The agent door's is
+/// configured.
+pub const MAX_OPERATOR_CONNECTION_AGE: Duration = Duration::from_mins(10);
 /// Largest request head, bytes.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Pause after a failed `accept` (out of descriptors): the listener's backlog holds the clients.
@@ -63,6 +64,8 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may be connected.
     pub limits: limits::ConnectionLimits,
+    /// Age after which a connection is closed with its next answer, ± 20 %.
+    pub max_age: Duration,
     /// None: plain HTTP.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The routes.
@@ -118,7 +121,7 @@ pub fn check_operator_door(config: &OperatorDoor) -> Result<(), DoorError> {
 impl Door {
     /// Accepts until `stop`, then waits for the connections, at most until `kill`.
     pub async fn run(self, lifecycle: Lifecycle) {
-        let Self { name, listener, limits, tls, router } = self;
+        let Self { name, listener, limits, max_age, tls, router } = self;
         let connections = TaskTracker::new();
         let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
         loop {
@@ -146,7 +149,7 @@ impl Door {
                         router: router.clone(),
                         lifecycle: lifecycle.clone(),
                         admission,
-                        max_age: MAX_CONNECTION_AGE,
+                        max_age,
                     };
                     connections.spawn(connection.run(stream));
                 }

@@ -1,4 +1,4 @@
-//! Two servers behind a real load balancer: both work, one dies, nothing is lost.
+//! Servers behind a real load balancer: all work, one dies, a new one gets its share, nothing is lost.
 
 use std::time::Duration;
 
@@ -56,5 +56,39 @@ async fn one_of_two_servers_dies_and_nothing_is_lost() -> Result<()> {
     let compared = compare_all(&mut connection, &simulated, &real).await?;
     assert_eq!(compared.gaps, 0);
     haproxy.check_alive()?;
+    second.terminate().await
+}
+
+/// TCP balancers never move a connection: without an age, a new replica would wait for ever.
+#[tokio::test]
+async fn a_new_server_gets_load_without_any_restart() -> Result<()> {
+    let database = TestDatabase::create(Engine::TimescaleDb).await?;
+    let (listen, doors) = (free_address()?, [Doors::free()?, Doors::free()?]);
+    let endpoint = format!("https://{listen}");
+    let mut deployment = Deployment::create("scale-out", &database.url, vec![endpoint]).await?;
+    deployment.environment = vec![("PROCFLEET_AGENT_DOOR__MAX_CONNECTION_AGE_S", "1".into())];
+    let mut first = deployment.start("server-0", doors[0]).await?;
+    let _haproxy = HaproxyProcess::start(listen, &doors).await?;
+    let api_key = deployment.create_api_key("admin").await?;
+    let mut simulated = simulated(&deployment, 4).await?;
+    for agent in &mut simulated {
+        agent.produce(2);
+        agent.drain(DEADLINE).await?;
+    }
+    let mut second = deployment.start("server-1", doors[1]).await?;
+    eventually(DEADLINE, "the new server stores reports", async || {
+        for agent in &mut simulated {
+            agent.produce(1);
+            agent.drain(DEADLINE).await?;
+        }
+        let stored = second.metric(&api_key, "procfleet_ingest_reports_total", "accepted").await?;
+        ensure!(stored > 0.0, "nothing");
+        Ok(())
+    })
+    .await?;
+    for agent in &simulated {
+        assert_eq!(agent.counts.lost, 0, "an aged connection ends between two requests");
+    }
+    first.terminate().await?;
     second.terminate().await
 }
