@@ -1,5 +1,5 @@
 // Numbers as people read them. Unknown is a dash, never 0.
-import { locale } from "./texts";
+import { locale, t, type Key } from "./texts";
 
 export const UNKNOWN = "–";
 export type Maybe = number | null | undefined;
@@ -57,17 +57,20 @@ export function perSecond(value: Maybe, ms: Maybe): number | null {
   return (value / ms) * 1000;
 }
 
+const SECOND: [number, Key] = [1, "span.s"];
+const SPANS: [number, Key][] = [[86_400, "span.d"], [3600, "span.h"], [60, "span.min"], SECOND];
+
 /** A length of time, two units at most: `3 d 4 h`, `250 ms`. */
 export function span(ms: Maybe): string {
   if (ms === null || ms === undefined) return UNKNOWN;
-  if (ms < 1000) return `${short(ms)} ms`;
+  if (ms < 1000) return t("span.ms", { n: short(ms) });
   const seconds = ms / 1000;
-  if (seconds < 60) return `${short(seconds)} s`;
-  const parts: [number, string][] = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const at = parts.findIndex(([size]) => seconds >= size);
-  const [size, name] = parts[at] ?? [1, "s"];
+  if (seconds < 60) return t("span.s", { n: short(seconds) });
+  const at = SPANS.findIndex(([size]) => seconds >= size);
+  const [size, name] = SPANS[at] ?? SECOND;
   const count = Math.floor(seconds / size);
-  const next = parts[at + 1];
+  const next = SPANS[at + 1];
   const rest = next ? Math.floor((seconds - count * size) / next[0]) : 0;
-  return next && rest > 0 && count < 10 ? `${count} ${name} ${rest} ${next[1]}` : `${count} ${name}`;
+  const first = t(name, { n: count });
+  return next && rest > 0 && count < 10 ? `${first} ${t(next[1], { n: rest })}` : first;
 }
