@@ -15,6 +15,7 @@ pub mod bench_fleet;
 pub mod bench_ingest;
 pub mod bench_query;
 pub mod bench_storage;
+pub mod bench_web;
 pub mod child;
 pub mod database;
 pub mod eventually;

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use fleet_sim::{
-    bench_agent, bench_fleet, bench_ingest, bench_query, bench_storage, faults, fleet, tier,
-    workload,
+    bench_agent, bench_fleet, bench_ingest, bench_query, bench_storage, bench_web, faults, fleet,
+    tier, workload,
 };
 
 /// Simulated agents and benchmarks for Procfleet.
@@ -29,6 +29,8 @@ enum Command {
     BenchQuery(bench_query::Arguments),
     /// Bytes per kept process sample, and per row of its roll-ups.
     BenchStorage(bench_storage::Arguments),
+    /// How long the web page takes on 1,000 hosts and 24 h.
+    BenchWeb(bench_web::Arguments),
     /// Replicas behind a load balancer, to try things on.
     Tier(tier::Arguments),
     /// A process that uses exactly known amounts of CPU and disk.
@@ -46,6 +48,7 @@ fn main() -> Result<()> {
         Command::BenchIngest(arguments) => runtime()?.block_on(bench_ingest::run(arguments)),
         Command::BenchQuery(arguments) => runtime()?.block_on(bench_query::run(arguments)),
         Command::BenchStorage(arguments) => runtime()?.block_on(bench_storage::run(arguments)),
+        Command::BenchWeb(arguments) => runtime()?.block_on(bench_web::run(arguments)),
         Command::Run(arguments) => runtime()?.block_on(fleet::command::run(arguments)),
         Command::BenchFleet(arguments) => runtime()?.block_on(bench_fleet::run(arguments)),
         Command::Tier(arguments) => runtime()?.block_on(tier::run(arguments)),

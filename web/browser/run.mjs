@@ -4,16 +4,12 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+import { FLAGS } from "./flags.mjs";
 import { given } from "./kit.mjs";
 import * as access from "./access.mjs";
 import * as fleet from "./fleet.mjs";
 import * as host from "./host.mjs";
 import * as others from "./others.mjs";
-
-const FLAGS = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-];
 
 const scenarios = [access, fleet, host, others].flatMap((part) => Object.entries(part));
 const wanted = process.argv[2];

@@ -31,6 +31,8 @@ enum Which {
     Query,
     /// Bytes per process sample on disk, and per row of its roll-ups.
     Storage,
+    /// First paint and interactions of the web page on 1,000 hosts and 24 h.
+    Web,
 }
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
@@ -39,6 +41,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         "arguments need the name of a benchmark before them: cargo xtask bench agent -- --ticks 5"
     );
     let _lock = project.lock()?;
+    crate::web::ensure(project)?;
     up::build_shown(project, &["--workspace", "--bins"])?;
     let wanted = |which| arguments.which.is_none_or(|only| only == which);
     if wanted(Which::Agent) {
@@ -52,6 +55,10 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     }
     if wanted(Which::Storage) {
         with_database(project, "bench-storage", arguments)?;
+    }
+    if wanted(Which::Web) {
+        crate::apt::ensure(&[("chromium", "chromium")], "it shows the page")?;
+        with_database(project, "bench-web", arguments)?;
     }
     if wanted(Which::Fleet) {
         with_database(project, "bench-fleet", arguments)?;

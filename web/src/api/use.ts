@@ -1,6 +1,7 @@
 // What a view asks: loaded when its question changes, asked again with every pulse, and kept on the
-// screen while the next answer is on its way. A question that is no longer wanted is cancelled.
-import { useEffect, useState } from "preact/hooks";
+// screen while the next answer is on its way. A question that is no longer wanted is cancelled; one
+// that a slow server has not answered yet is not asked a second time.
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, Refusal } from "./client";
 import { pulse } from "../time";
 
@@ -13,31 +14,55 @@ export interface Asked<T> {
 }
 
 interface Kept<T> {
-  path: string | null;
+  question: string | null;
   data: T | null;
   error: Refusal | null;
+}
+
+interface Flight {
+  question: string;
+  tries: number;
+  abort: AbortController;
 }
 
 const asRefusal = (error: unknown): Refusal =>
   error instanceof Refusal ? error : new Refusal(0, "failed", error instanceof Error ? error.message : String(error));
 
-/** Asks `path`; null asks nothing. `still`: asked once, whatever the clock says. */
-export function useAsked<T>(path: string | null, still = false): Asked<T> {
-  const [kept, keep] = useState<Kept<T>>({ path: null, data: null, error: null });
+/** Loads what `question` names; null loads nothing. `still`: once, whatever the clock says. */
+export function useLoaded<T>(question: string | null, load: (signal: AbortSignal) => Promise<T>, still = false): Asked<T> {
+  const [kept, keep] = useState<Kept<T>>({ question: null, data: null, error: null });
   const [tries, retry] = useState(0);
+  const flight = useRef<Flight | null>(null);
   const beat = still ? -1 : pulse.value;
   useEffect(() => {
-    if (path === null) return;
-    const abort = new AbortController();
-    ask<T>(path, { signal: abort.signal }).then(
-      (data) => keep({ path, data, error: null }),
+    const under = flight.current;
+    if (under?.question === question && under.tries === tries) return;
+    under?.abort.abort();
+    flight.current = null;
+    if (question === null) return;
+    const mine = { question, tries, abort: new AbortController() };
+    flight.current = mine;
+    const landed = (): void => {
+      if (flight.current === mine) flight.current = null;
+    };
+    load(mine.abort.signal).then(
+      (data) => {
+        landed();
+        if (!mine.abort.signal.aborted) keep({ question, data, error: null });
+      },
       (error: unknown) => {
-        if (!abort.signal.aborted) keep((before) => ({ ...before, path, error: asRefusal(error) }));
+        landed();
+        if (!mine.abort.signal.aborted) keep((before) => ({ ...before, question, error: asRefusal(error) }));
       },
     );
-    return () => abort.abort();
-  }, [path, beat, tries]);
+  }, [question, beat, tries]);
+  useEffect(() => () => flight.current?.abort.abort(), []);
   const again = (): void => retry(tries + 1);
-  if (path === null) return { data: null, error: null, loading: false, again };
-  return { data: kept.data, error: kept.error, loading: kept.path !== path, again };
+  if (question === null) return { data: null, error: null, loading: false, again };
+  return { data: kept.data, error: kept.error, loading: kept.question !== question, again };
+}
+
+/** Asks `path`; null asks nothing. */
+export function useAsked<T>(path: string | null, still = false): Asked<T> {
+  return useLoaded<T>(path, (signal) => ask<T>(path ?? "", { signal }), still);
 }

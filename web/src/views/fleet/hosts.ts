@@ -1,8 +1,6 @@
-// All hosts, page by page; what came is shown while the rest comes.
-import { useEffect, useState } from "preact/hooks";
-import { ask, path, Refusal, type Schemas } from "../../api/client";
-import type { Asked } from "../../api/use";
-import { pulse } from "../../time";
+// All hosts, page by page.
+import { ask, path, type Schemas } from "../../api/client";
+import { useLoaded, type Asked } from "../../api/use";
 
 type Host = Schemas["HostSummary"];
 type Page = Schemas["Page_HostSummary"];
@@ -10,7 +8,7 @@ type Page = Schemas["Page_HostSummary"];
 /** More hosts than anybody looks through: a server that always has another page ends here. */
 const MAX_PAGES = 50;
 
-async function all(signal: AbortSignal, first: (hosts: Host[]) => void): Promise<Host[]> {
+async function all(signal: AbortSignal): Promise<Host[]> {
   const hosts: Host[] = [];
   let after: string | null = null;
   for (let page = 0; page < MAX_PAGES; page += 1) {
@@ -18,28 +16,8 @@ async function all(signal: AbortSignal, first: (hosts: Host[]) => void): Promise
     hosts.push(...(answer.items as Host[]));
     after = answer.next ?? null;
     if (after === null) break;
-    if (page === 0) first([...hosts]);
   }
   return hosts;
 }
 
-export function useHosts(): Asked<Host[]> {
-  const [data, setData] = useState<Host[] | null>(null);
-  const [error, setError] = useState<Refusal | null>(null);
-  const [tries, retry] = useState(0);
-  const beat = pulse.value;
-  useEffect(() => {
-    const abort = new AbortController();
-    all(abort.signal, (hosts) => setData((before) => before ?? hosts)).then(
-      (hosts) => {
-        setData(hosts);
-        setError(null);
-      },
-      (cause: unknown) => {
-        if (!abort.signal.aborted) setError(cause instanceof Refusal ? cause : new Refusal(0, "failed", String(cause)));
-      },
-    );
-    return () => abort.abort();
-  }, [beat, tries]);
-  return { data, error, loading: false, again: () => retry(tries + 1) };
-}
+export const useHosts = (): Asked<Host[]> => useLoaded("hosts", all);

@@ -1,40 +1,32 @@
 // The lines of the hosts in sight, asked together, a moment after the scrolling stopped.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ask, path, type Schemas } from "../../api/client";
-import { pulse, range } from "../../time";
+import { path, type Schemas } from "../../api/client";
+import { useAsked } from "../../api/use";
+import { range } from "../../time";
 
-type Line = Schemas["SparkLine"];
-export type Sparklines = ReadonlyMap<string, Line>;
+export type Sparklines = ReadonlyMap<string, Schemas["SparkLine"]>;
 
 const PAUSE_MS = 120;
 const MOST = 100;
 
-export function useSparklines(hosts: Schemas["HostSummary"][]): Sparklines {
-  const [lines, setLines] = useState<Sparklines>(new Map());
-  const shown = useRef("");
-  const { from, to } = range.value;
-  const ids = hosts.slice(0, MOST).map((host) => host.host_id).sort().join();
-  const beat = pulse.value;
+/** The value, once it has not changed for a moment. */
+function useSettled(value: string): string {
+  const [settled, settle] = useState(value);
   useEffect(() => {
-    if (ids === "") return;
-    const abort = new AbortController();
-    const window = `${from} ${to}`;
-    const timer = setTimeout(() => {
-      ask<Schemas["SparkAnswer"]>(path("/v1/sparklines", { hosts: ids, from, to }), { signal: abort.signal }).then(
-        (answer) => setLines((before) => {
-          const kept = new Map(shown.current === window ? before : []);
-          shown.current = window;
-          for (const line of answer.hosts) kept.set(line.host_id, line);
-          return kept;
-        }),
-        // The list itself says when the server cannot be asked.
-        () => undefined,
-      );
-    }, PAUSE_MS);
-    return () => {
-      clearTimeout(timer);
-      abort.abort();
-    };
-  }, [ids, from, to, beat]);
-  return lines;
+    const timer = setTimeout(() => settle(value), settled === "" ? 0 : PAUSE_MS);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return settled;
+}
+
+export function useSparklines(hosts: Schemas["HostSummary"][]): Sparklines {
+  const { from, to } = range.value;
+  const ids = useSettled(hosts.slice(0, MOST).map((host) => host.host_id).sort().join());
+  // The list itself says when the server cannot be asked.
+  const { data } = useAsked<Schemas["SparkAnswer"]>(ids === "" ? null : path("/v1/sparklines", { hosts: ids, from, to }));
+  const known = useRef<{ window: string; lines: Map<string, Schemas["SparkLine"]> }>({ window: "", lines: new Map() });
+  const window = `${from} ${to}`;
+  if (known.current.window !== window) known.current = { window, lines: new Map() };
+  for (const line of data?.hosts ?? []) known.current.lines.set(line.host_id, line);
+  return known.current.lines;
 }
