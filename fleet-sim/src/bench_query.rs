@@ -23,6 +23,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+mod panels;
+
 /// What is generated.
 const FILL: &str = include_str!("bench_query/fill.sql");
 /// Questions asked before the clock starts.
@@ -133,7 +135,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             kind.target_ms.map_or_else(|| "–".into(), |target| format!("< {target}")),
         );
     }
-    Ok(())
+    panels::run(&mut connection, now, &arguments).await
 }
 
 /// Makes the history. Returns its end, and how long it took.

@@ -24,6 +24,7 @@ pub mod fleet;
 pub mod haproxy;
 pub mod network;
 pub mod oracle;
+pub mod panels;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;

@@ -62,7 +62,7 @@ enum Command {
     Grafana(grafana::Arguments),
     /// Measure: release build, durable database.
     Bench(bench::Arguments),
-    /// Build the agent for every x86-64 Linux since CentOS 7, and check that it is.
+    /// Build the agent for every x86-64 Linux since `CentOS` 7, and check that it is.
     Portable,
     /// Fuzz every parser of bytes from the kernel.
     Fuzz(fuzz::Arguments),

@@ -1,19 +1,17 @@
 //! Every panel of the committed dashboards: its statement is written out as Grafana's PostgreSQL data
 //! source writes it out, and run as the role of dashboards.
 
-mod expand;
 mod fill;
 mod model;
 
 use std::collections::BTreeSet;
 
 use fleet_sim::database::Engine;
+use fleet_sim::panels::{Chosen, dashboards, list, panels, text};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Column as _, PgConnection, Row as _, TypeInfo as _, ValueRef as _};
 use time::{Duration, OffsetDateTime};
-
-use expand::Range;
 
 /// Window and the interval that Grafana makes of it at 1,000 points a panel and at least 10 s.
 const WINDOWS: [(Duration, u32); 3] = [
@@ -37,40 +35,23 @@ async fn every_panel(engine: Engine) {
         .execute(&mut reader)
         .await
         .unwrap();
-    for dashboard in model::dashboards() {
+    for dashboard in dashboards().unwrap() {
         for (length, interval_ms) in WINDOWS {
             let to = filled.until;
-            let mut range = Range::new(to - length, to, interval_ms);
-            for variable in model::list(&dashboard["templating"]["list"]) {
-                choose(&mut reader, variable, &mut range).await;
-            }
-            for panel in model::panels(&dashboard) {
+            let mut chosen = Chosen::new(to - length, to, interval_ms).unwrap();
+            chosen.choose(&mut reader, &dashboard).await.unwrap();
+            for panel in panels(&dashboard) {
                 let what =
                     format!("{engine:?}, {length}: {} / {}", dashboard["title"], panel["title"]);
-                check(&mut reader, panel, &range, &what).await;
+                check(&mut reader, panel, &chosen, &what).await;
             }
         }
     }
 }
 
-/// Gives a variable the last value it offers.
-async fn choose(reader: &mut PgConnection, variable: &Value, range: &mut Range) {
-    let name = model::text(&variable["name"]).to_owned();
-    if variable["type"] == "constant" {
-        range.variables.insert(name, model::text(&variable["query"]).to_owned());
-        return;
-    }
-    let sql = range.expand(model::text(&variable["query"]));
-    let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(reader).await;
-    let rows = rows.unwrap_or_else(|error| panic!("variable {name}: {error}\n{sql}"));
-    let row = rows.last().unwrap_or_else(|| panic!("variable {name} offers nothing:\n{sql}"));
-    let _shown: String = row.get("__text");
-    range.variables.insert(name, row.get("__value"));
-}
-
-async fn check(reader: &mut PgConnection, panel: &Value, range: &Range, what: &str) {
-    for target in model::list(&panel["targets"]) {
-        let sql = range.expand(model::text(&target["rawSql"]));
+async fn check(reader: &mut PgConnection, panel: &Value, chosen: &Chosen, what: &str) {
+    for target in list(&panel["targets"]) {
+        let sql = chosen.expand(text(&target["rawSql"])).unwrap();
         let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(&mut *reader).await;
         let rows = rows.unwrap_or_else(|error| panic!("{what}: {error}\n{sql}"));
         assert!(!rows.is_empty(), "{what} has no rows\n{sql}");
@@ -78,7 +59,7 @@ async fn check(reader: &mut PgConnection, panel: &Value, range: &Range, what: &s
             rows[0].columns().iter().map(|c| (c.name(), c.type_info().name())).collect();
         let names: BTreeSet<&str> = columns.iter().map(|(name, _)| *name).collect();
         assert_eq!(names.len(), columns.len(), "{what}: columns of one name: {columns:?}");
-        match model::text(&target["format"]) {
+        match text(&target["format"]) {
             "time_series" => series(&rows, &columns, what),
             "table" => table(panel, &rows, &columns, what),
             other => panic!("{what}: format {other}"),
@@ -89,7 +70,7 @@ async fn check(reader: &mut PgConnection, panel: &Value, range: &Range, what: &s
 /// A time that never goes back, perhaps the name of the line, numbers of which some are known.
 fn series(rows: &[PgRow], columns: &[(&str, &str)], what: &str) {
     assert_eq!(columns[0], ("time", "TIMESTAMPTZ"), "{what}");
-    let named = columns.iter().any(|column| *column == ("metric", "TEXT"));
+    let named = columns.contains(&("metric", "TEXT"));
     assert!(!named || columns.len() == 3, "{what}: {columns:?}");
     let values: Vec<&str> = columns
         .iter()
@@ -128,8 +109,8 @@ fn table(panel: &Value, rows: &[PgRow], columns: &[(&str, &str)], what: &str) {
         assert!(NUMBERS.contains(&columns[0].1), "{what}: {columns:?}");
         assert!(!rows[0].try_get_raw(0).unwrap().is_null(), "{what} is not known");
     }
-    for over in model::list(&panel["fieldConfig"]["overrides"]) {
-        let name = model::text(&over["matcher"]["options"]);
+    for over in list(&panel["fieldConfig"]["overrides"]) {
+        let name = text(&over["matcher"]["options"]);
         assert!(columns.iter().any(|(column, _)| *column == name), "{what}: no column {name}");
         for field in model::fields_of_links(over) {
             assert!(

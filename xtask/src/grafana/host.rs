@@ -272,12 +272,12 @@ const TABLES: &[Panel] = &[
             Column::Unit("network_transmit_bytes", "bytes"),
         ]),
         unit: "",
-        sql: r#"
+        sql: "
             select coalesce(command_line, case when instance_id = 0 then '(small ones together)' else '(other processes)' end) as command_line,
                 pid, owner, systemd_unit, container_id, cpu_cores, cpu_cores_max, memory_usage_bytes_max,
                 disk_read_bytes, disk_write_bytes, network_receive_bytes, network_transmit_bytes,
                 first_sampled_at, last_sampled_at, host_id::text, process_id::text
-            from procfleet_top(array[{host}], {window}, 'cpu', 'instance', 50)"#,
+            from procfleet_top(array[{host}], {window}, 'cpu', 'instance', 50)",
     },
     lines(
         "Ended processes per second",
@@ -306,11 +306,11 @@ const TABLES: &[Panel] = &[
             Column::Unit("memory_usage_bytes_max", "bytes"),
         ]),
         unit: "",
-        sql: r#"
+        sql: "
             select coalesce(exit_time, sampled_at) as ended_at, command_line, pid, parent_pid, owner, exit_code, exit_signal,
                 process_count, failed_count, lifetime_us / 1e6::double precision as lifetime,
                 (cpu_user_us + cpu_system_us) / 1e6::double precision as cpu, memory_usage_bytes_max,
                 host_id::text, process_id::text
-            from procfleet_exits(array[{host}], null, null, false, {day}, null, 200)"#,
+            from procfleet_exits(array[{host}], null, null, false, {day}, null, 200)",
     },
 ];

@@ -2,34 +2,9 @@
 //! panels' own schemas): what it demands, what would be dropped silently, and what the predecessor had.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
+use fleet_sim::panels::{dashboards, list, panels, text};
 use serde_json::Value;
-
-/// All of them.
-pub(super) fn dashboards() -> Vec<Value> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../grafana/dashboards");
-    let mut paths: Vec<_> =
-        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
-        .iter()
-        .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
-        .collect()
-}
-
-pub(super) fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-pub(super) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is not a text"))
-}
-
-/// Panels that show data.
-pub(super) fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
-    list(&dashboard["panels"]).iter().filter(|panel| panel["type"] != "row")
-}
 
 /// Columns that the links of an override speak of.
 pub(super) fn fields_of_links(over: &Value) -> Vec<String> {
@@ -45,7 +20,7 @@ const UNITS: [&str; 6] = ["short", "percentunit", "bytes", "Bps", "bps", "s"];
 
 #[test]
 fn the_files_fit_grafanas_model() {
-    let dashboards = dashboards();
+    let dashboards = dashboards().unwrap();
     let uids: BTreeSet<&str> = dashboards.iter().map(|dashboard| text(&dashboard["uid"])).collect();
     assert_eq!(uids.len(), dashboards.len());
     for dashboard in &dashboards {
@@ -145,7 +120,7 @@ const SEED: [(&str, &[&str]); 5] = [
 
 #[test]
 fn nothing_of_the_predecessors_dashboard_is_missing() {
-    let dashboards = dashboards();
+    let dashboards = dashboards().unwrap();
     let host = dashboards.iter().find(|dashboard| dashboard["uid"] == "procfleet-host").unwrap();
     let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
     for panel in list(&host["panels"]) {
