@@ -65,6 +65,8 @@ pub(crate) enum Reply {
     },
     /// Closes the connection without a word, after the request was read.
     Close,
+    /// Says nothing, and keeps the connection.
+    Silence,
     Garbage,
 }
 
@@ -164,6 +166,7 @@ async fn serve(
         log.lock().unwrap().push(seen.clone());
         match answer(&seen) {
             Reply::Close => return Ok(()),
+            Reply::Silence => return std::future::pending().await,
             Reply::Garbage => {
                 stream.write_all(b"\x00\x01 what?\r\n\r\n").await?;
                 return stream.shutdown().await;

@@ -95,7 +95,7 @@ struct Delivery<'a> {
     synchronised: bool,
     /// A stream began and nothing of it was taken yet.
     untried_stream: bool,
-    /// Most records of the next request: halved by 413, doubled by success.
+    /// Most records of the next request: halved by 413 and by time-outs, doubled by success.
     most_records: usize,
     /// The record that was refused alone last, and how often.
     refused: (u64, u32),
@@ -214,13 +214,25 @@ impl Delivery<'_> {
             let outcome = match self.request(endpoint, &records) {
                 Ok(request) => match exchange(request).await {
                     Ok(answer) => self.decide(&answer, &records),
-                    Err(error) => Outcome::Failed(tls::chain(&error), None),
+                    Err(error) => {
+                        if error.is_timeout() {
+                            self.send_less(&records);
+                        }
+                        Outcome::Failed(tls::chain(&error), None)
+                    }
                 },
                 Err(error) => Outcome::Failed(error, None),
             };
             if !self.account(endpoint, outcome).await {
                 return;
             }
+        }
+    }
+
+    /// A request that took too long may have been too much for a slow line: all of it again would take too long again.
+    fn send_less(&mut self, records: &[SpooledRecord]) {
+        if !records.is_empty() {
+            self.most_records = (records.len() / 2).max(1);
         }
     }
 
@@ -244,6 +256,7 @@ impl Delivery<'_> {
         let body: Vec<u8> = records.iter().flat_map(|record| &record.frame).copied().collect();
         Ok(client
             .post(url)
+            .timeout(self.uplink.pace.request)
             .header(reqwest::header::CONTENT_TYPE, "application/x-ndjson")
             .header(reqwest::header::CONTENT_ENCODING, "zstd")
             .body(body))

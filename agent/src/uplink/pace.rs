@@ -22,6 +22,8 @@ pub(super) struct Pace {
     pub(super) probe: Duration,
     /// How long delivery may go on after the stop.
     pub(super) drain: Duration,
+    /// How long a request may take, its way there included.
+    pub(super) request: Duration,
 }
 
 impl Default for Pace {
@@ -34,6 +36,7 @@ impl Default for Pace {
             longest_asked: Duration::from_mins(10),
             probe: Duration::from_mins(10),
             drain: Duration::from_secs(5),
+            request: Duration::from_mins(2),
         }
     }
 }

@@ -20,6 +20,8 @@ enum Step {
     /// Forgets everything after this sequence, then answers 409 `sequence_gap`.
     LoseAfter(u64),
     Garbage,
+    /// Stores nothing and never answers.
+    Silence,
     /// Far more than an answer may be.
     Huge,
 }
@@ -92,6 +94,7 @@ impl Truth {
                 problem(&Problem { acknowledged_sequence: Some(cursor), ..told }, "")
             }
             Step::Garbage => Reply::Garbage,
+            Step::Silence => Reply::Silence,
             Step::Huge => {
                 Reply::Http { status: 200, headers: String::new(), body: vec![b' '; 2 << 20] }
             }
@@ -306,6 +309,17 @@ async fn halves_what_is_too_large() {
     world.deliver().await;
     assert_eq!(world.stored(), whole(8));
     assert_eq!(world.sizes(), [8, 4, 2, 4, 2]);
+}
+
+/// Else a line that cannot carry the batch in time would never carry any.
+#[tokio::test]
+async fn halves_what_took_too_long() {
+    let mut world = World::new(vec![Step::Silence, Step::Silence]).await;
+    world.uplink.pace.request = Duration::from_millis(500);
+    world.append(8);
+    world.deliver().await;
+    assert_eq!(world.stored(), whole(8));
+    assert_eq!(world.sizes()[..3], [8, 4, 2]);
 }
 
 #[tokio::test]

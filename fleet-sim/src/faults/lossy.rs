@@ -2,15 +2,16 @@
 
 use super::{Arena, Done};
 
-/// Slow enough to queue, fast enough for what the fleet sends.
-const KBIT_PER_SECOND: u32 = 4000;
+/// For each agent: slow enough to queue, fast enough for what it sends, twice, because the database is at the other end too.
+const KBIT_PER_SECOND: u64 = 200;
 /// Most that a packet waits.
 const LONGEST_MS: u32 = 300;
 
 pub(super) fn run(arena: &mut Arena) -> Done<'_> {
     Box::pin(async move {
         let network = arena.network()?;
-        network.slow_down(KBIT_PER_SECOND, LONGEST_MS)?;
+        let rate = u32::try_from(KBIT_PER_SECOND * arena.scale.agents)?;
+        network.slow_down(rate, LONGEST_MS)?;
         let port = arena.listen.port().to_string();
         let lost = ["-m", "statistic", "--mode", "random", "--probability", "0.1"];
         for (chain, side) in [("INPUT", "--dport"), ("OUTPUT", "--sport")] {
