@@ -91,6 +91,9 @@ impl StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
+            // What the driver reads where the connection was closed before its first answer: a balancer in front of the
+            // database whose servers are all away.
+            sqlx::Error::Protocol(words) => words.ends_with("SSLRequest: 0x00"),
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
                 ["08", "53", "57"].iter().any(|class| code.starts_with(class))
                     || ["25006", "40001", "40P01", "55000", "55P03"].contains(&code.as_ref())
@@ -170,5 +173,23 @@ impl Store {
             .acquire_timeout(READER_ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
         Ok(Self { pool })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_balancer_without_a_database_is_a_database_that_is_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgres://nobody@{}/none", listener.local_addr().unwrap());
+        let closes = std::thread::spawn(move || drop(listener.accept()));
+        let source = PgConnection::connect(&url).await.unwrap_err();
+        closes.join().unwrap();
+        let error = StoreError::Database { operation: "connect", source };
+        assert!(error.is_unavailable(), "{error:?}");
     }
 }
