@@ -55,7 +55,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 30)]
     rounds: u32,
     /// Longest that filling may take, s.
-    #[arg(long, default_value_t = 360)]
+    #[arg(long, default_value_t = 900)]
     fill_limit_s: u64,
 }
 
@@ -166,7 +166,8 @@ async fn fill(
         let left = Duration::from_secs(arguments.fill_limit_s).saturating_sub(began.elapsed());
         ensure!(!left.is_zero(), "filling takes longer than {} s", arguments.fill_limit_s);
         let limit = format!(
-            "set synchronous_commit = off; set timezone = 'UTC'; set statement_timeout = {}",
+            "set synchronous_commit = off; set timezone = 'UTC'; set work_mem = '256MB'; \
+            set maintenance_work_mem = '512MB'; set jit = off; set statement_timeout = {}",
             left.as_millis().max(1)
         );
         let started = Instant::now();
@@ -178,7 +179,7 @@ async fn fill(
         }
         eprintln!("{what}: {:.1} s", started.elapsed().as_secs_f64());
     }
-    for statement in ["set statement_timeout = 0", "vacuum analyze", "checkpoint"] {
+    for statement in ["reset all", "vacuum analyze", "checkpoint"] {
         sqlx::raw_sql(statement).execute(&mut *connection).await?;
     }
     Ok((now, began.elapsed()))

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::hosts::{HostProblems, resolve_host};
-use super::params::{self, MAX_FLEET_WINDOW, Now};
+use super::params::{self, Now, Places};
 use super::selection::{self, Selection};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
@@ -20,9 +20,6 @@ use crate::extract::Query;
 use crate::store::connections::{Talk, Talks};
 use crate::store::coverage::{Coverage, Reading};
 use crate::store::ids::InstanceKey;
-
-/// Deepest place that pages lead to.
-const MAX_PLACE: u32 = 10_000;
 
 /// The routes of this resource.
 pub fn routes() -> OpenApiRouter<ApiState> {
@@ -92,15 +89,10 @@ async fn list_connections(
     Now(now): Now,
     Query(query): Query<ConnectionsQuery>,
 ) -> ApiResult<Json<ConnectionsAnswer>> {
-    let window = params::window(query.from.as_deref(), query.to.as_deref(), now, MAX_FLEET_WINDOW)?;
-    let limit = params::limit(query.limit, 100, 1000)?;
-    let skip = query.after.unwrap_or(0);
-    if skip > MAX_PLACE {
-        return Err(params::bad_parameter("after", format!("must be at most {MAX_PLACE}")));
-    }
-    if query.instance_id.is_some() && query.host.is_none() {
-        return Err(params::bad_parameter("instance_id", "needs `host`"));
-    }
+    let times = (query.from.as_deref(), query.to.as_deref());
+    let Places { window, limit, skip } =
+        params::places(times, now, (query.limit, 100), query.after)?;
+    params::check_instance(query.instance_id, query.host.as_deref())?;
     if query.peer.is_some() && query.remote_address.is_some() {
         return Err(params::bad_parameter("peer", "cannot be combined with `remote_address`"));
     }
@@ -123,7 +115,7 @@ async fn list_connections(
         instance_id: query.instance_id,
         window,
         limit: limit + 1,
-        skip: i64::from(skip),
+        skip,
     };
     let items = question.connections(talks).await?;
     let coverage = question.coverage(hosts.as_deref(), window, Reading::Series(None)).await?;

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::hosts::HostProblems;
-use super::params::{self, MAX_FLEET_WINDOW, Now};
+use super::params::{self, Now, Places};
 use super::selection::{self, Selection};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
@@ -19,9 +19,6 @@ use crate::store::coverage::{Coverage, Reading};
 use crate::store::exits::{Exit, Exits};
 use crate::store::ids::{InstanceKey, ProcessKey};
 use crate::store::usage::Resource;
-
-/// Deepest place that pages lead to.
-const MAX_PLACE: u32 = 10_000;
 
 /// The routes of this resource.
 pub fn routes() -> OpenApiRouter<ApiState> {
@@ -90,15 +87,10 @@ async fn list_exits(
     Now(now): Now,
     Query(query): Query<ExitsQuery>,
 ) -> ApiResult<Json<ExitsAnswer>> {
-    let window = params::window(query.from.as_deref(), query.to.as_deref(), now, MAX_FLEET_WINDOW)?;
-    let limit = params::limit(query.limit, 100, 1000)?;
-    let skip = query.after.unwrap_or(0);
-    if skip > MAX_PLACE {
-        return Err(params::bad_parameter("after", format!("must be at most {MAX_PLACE}")));
-    }
-    if query.instance_id.is_some() && query.host.is_none() {
-        return Err(params::bad_parameter("instance_id", "needs `host`"));
-    }
+    let times = (query.from.as_deref(), query.to.as_deref());
+    let Places { window, limit, skip } =
+        params::places(times, now, (query.limit, 100), query.after)?;
+    params::check_instance(query.instance_id, query.host.as_deref())?;
     let selection = Selection { host: query.host.as_deref(), labels: query.labels.as_deref() };
     let hosts = selection::resolve(&state.readers, selection).await?;
     let mut question = state.readers.question(selection::class(hosts.as_deref())).await?;
@@ -110,7 +102,7 @@ async fn list_exits(
         window,
         resource: query.sort,
         limit: limit + 1,
-        skip: i64::from(skip),
+        skip,
     };
     let items = question.exits(exits).await?;
     let coverage = question.coverage(hosts.as_deref(), window, Reading::Series(None)).await?;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::auth::join_token::{MAX_NAME_BYTES, is_name};
 use crate::error::{ApiError, ApiResult};
+use crate::store::ids::InstanceKey;
 use crate::store::samples::Window;
 
 /// Longest window of a question about one host or process: what roll-ups are kept for.
@@ -19,6 +20,8 @@ pub const MAX_WINDOW: Duration = Duration::days(400);
 pub const MAX_FLEET_WINDOW: Duration = Duration::days(31);
 /// Window of a question that names none, ending now.
 pub const DEFAULT_WINDOW: Duration = Duration::minutes(15);
+/// Deepest place that pages of a ranked list lead to.
+pub const MAX_PLACE: u32 = 10_000;
 /// Most points of one series in an answer.
 pub const MAX_POINTS: u32 = 1000;
 
@@ -110,6 +113,42 @@ pub fn window(
         ));
     }
     Ok(Window { from, to })
+}
+
+/// A page of places in a window over hosts, checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// The window.
+    pub window: Window,
+    /// Rows of the page.
+    pub limit: i64,
+    /// Rows before it.
+    pub skip: i64,
+}
+
+/// Reads `from`, `to`, `limit` and `after` of a list that is ranked: who asks for places further down than
+/// [`MAX_PLACE`] has to narrow the question.
+pub fn places(
+    (from, to): (Option<&str>, Option<&str>),
+    now: Timestamp,
+    (limit, default): (Option<u32>, u32),
+    after: Option<u32>,
+) -> ApiResult<Places> {
+    let window = window(from, to, now, MAX_FLEET_WINDOW)?;
+    let limit = self::limit(limit, default, 1000)?;
+    let skip = after.unwrap_or(0);
+    if skip > MAX_PLACE {
+        return Err(bad_parameter("after", format!("must be at most {MAX_PLACE}")));
+    }
+    Ok(Places { window, limit, skip: i64::from(skip) })
+}
+
+/// Refuses an instance without its host: its key is one within the host.
+pub fn check_instance(instance_id: Option<InstanceKey>, host: Option<&str>) -> ApiResult<()> {
+    if instance_id.is_some() && host.is_none() {
+        return Err(bad_parameter("instance_id", "needs `host`"));
+    }
+    Ok(())
 }
 
 /// Reads `to` of a question without a begin.

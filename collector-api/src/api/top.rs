@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::hosts::{HostProblems, resolve_host};
-use super::params::{self, MAX_FLEET_WINDOW, MAX_WINDOW, Now};
+use super::params::{self, MAX_WINDOW, Now, Places};
 use super::selection::{self, Selection};
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::Viewer;
@@ -23,8 +23,6 @@ use crate::store::usage::{Resource, Subject, Top, Usage};
 
 /// Most rows of a page.
 const MAX_ROWS: u32 = 1000;
-/// Deepest place that pages lead to.
-const MAX_PLACE: u32 = 10_000;
 
 /// The routes of this resource.
 pub fn routes() -> OpenApiRouter<ApiState> {
@@ -188,24 +186,14 @@ async fn top(
     Now(now): Now,
     Query(query): Query<TopQuery>,
 ) -> ApiResult<Json<TopAnswer>> {
-    let window = params::window(query.from.as_deref(), query.to.as_deref(), now, MAX_FLEET_WINDOW)?;
-    let limit = params::limit(query.limit, 20, MAX_ROWS)?;
-    let skip = query.after.unwrap_or(0);
-    if skip > MAX_PLACE {
-        return Err(params::bad_parameter("after", format!("must be at most {MAX_PLACE}")));
-    }
+    let times = (query.from.as_deref(), query.to.as_deref());
+    let Places { window, limit, skip } =
+        params::places(times, now, (query.limit, 20), query.after)?;
     let selection = Selection { host: query.host.as_deref(), labels: query.labels.as_deref() };
     let hosts = selection::resolve(&state.readers, selection).await?;
     let (sort, by) = (query.sort.unwrap_or_default(), query.by.unwrap_or_default());
     let mut question = state.readers.question(selection::class(hosts.as_deref())).await?;
-    let top = Top {
-        hosts: hosts.as_deref(),
-        window,
-        resource: sort,
-        subject: by,
-        limit,
-        skip: i64::from(skip),
-    };
+    let top = Top { hosts: hosts.as_deref(), window, resource: sort, subject: by, limit, skip };
     let rows = Ranking::of(question.top(top).await?);
     let coverage = question.coverage(hosts.as_deref(), window, Reading::Sums).await?;
     question.answered().await?;
