@@ -51,10 +51,11 @@ function Menu(): VNode {
 }
 
 function Current(): VNode {
-  switch (place.value.view) {
+  const { view, subject } = place.value;
+  switch (view) {
     case "fleet": return <FleetView />;
-    case "host": return <HostView />;
-    case "process": return <ProcessView />;
+    case "host": return <HostView key={subject} />;
+    case "process": return <ProcessView key={subject} />;
     case "search": return <SearchView />;
     case "hosts": return <HostsView />;
     case "server": return <ServerView />;

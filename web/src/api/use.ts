@@ -52,7 +52,7 @@ export function useLoaded<T>(question: string | null, load: (signal: AbortSignal
       },
       (error: unknown) => {
         landed();
-        if (!mine.abort.signal.aborted) keep((before) => ({ ...before, question, error: asRefusal(error) }));
+        if (!mine.abort.signal.aborted) keep((before) => ({ question, data: before.question === question ? before.data : null, error: asRefusal(error) }));
       },
     );
   }, [question, beat, tries]);

@@ -20,7 +20,7 @@ function columns(host: string | null): Column<Run>[] {
     { id: "host", title: t("column.host"), wide: true, cell: (row) => <button type="button" class="link" aria-pressed={same(row)} onClick={() => select({ host: row.host_id })}><Inert text={row.host_name ?? row.host_id} /></button> },
     { id: "pid", title: t("column.pid"), number: true, cell: (row) => row.pid },
     { id: "user", title: t("column.user"), cell: (row) => <Inert text={row.owner} /> },
-    { id: "home", title: t("column.home"), cell: (row) => row.container_id ? row.container_id.slice(0, 12) : <Inert text={row.systemd_unit} /> },
+    { id: "home", title: t("column.home"), cell: (row) => <Inert text={row.container_id?.slice(0, 12) ?? row.systemd_unit} /> },
     { id: "path", title: t("column.file"), cell: (row) => <Inert class="command" text={row.executable_path} /> },
     { id: "parent", title: t("column.parent"), number: true, cell: (row) => row.parent_pid ?? UNKNOWN },
     { id: "started", title: t("column.started"), number: true, cell: (row) => date(row.creation_time) },

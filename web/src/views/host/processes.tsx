@@ -17,7 +17,7 @@ const ROWS = 50;
 /** systemd's unit, or the container: where it belongs. */
 function Home({ row }: { row: Usage }): VNode {
   const container = row.container_id;
-  if (container) return <span class="container" title={container}>{container.slice(0, 12)}</span>;
+  if (container) return <Inert text={container.slice(0, 12)} />;
   return <Inert text={row.systemd_unit ?? (row.cgroup === "/" ? null : row.cgroup)} />;
 }
 
