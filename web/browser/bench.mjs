@@ -72,7 +72,7 @@ async function interactions(state, browser) {
     await fleet.page.mouse.wheel(0, 4000);
   });
   await fleet.context.close();
-  const host = (await load(state, browser, `/host/${given.hostId}?from=-1d`, ".plot canvas", 4)).visitor;
+  const host = (await load(state, browser, `/host/${given.hostId}?from=-1d`, ".plot canvas", 3)).visitor;
   await host.settled();
   const box = await host.page.locator(".charts .u-over").first().boundingBox();
   const y = box.y + box.height / 2;
@@ -95,7 +95,7 @@ try {
   const state = await first.context.storageState();
   await first.context.close();
   await loads(state, browser, "1,000 hosts with 24 h of lines", "/?from=-1d", ".virtual-body .spark path[d*=L]", 20);
-  await loads(state, browser, "a host over 24 h, 4 stacks and the table", `/host/${given.hostId}?from=-1d`, ".charts .plot canvas, #tab-content tbody tr:nth-child(5)", 5);
+  await loads(state, browser, "a host over 24 h, 4 stacks and the table", `/host/${given.hostId}?from=-1d`, ".charts .plot canvas, #tab-content tbody tr:nth-child(5)", 4);
   await interactions(state, browser);
 } finally {
   await browser.close();

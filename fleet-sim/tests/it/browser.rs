@@ -42,7 +42,7 @@ async fn the_page_works_in_a_browser() -> Result<()> {
     let hostile = hostile_words();
     let words: Vec<&str> = hostile.iter().map(String::as_str).collect();
     let mut attacker = Workload::start("attacker", directory, &words)?;
-    culprit.tell("burn 6000")?;
+    culprit.tell("burn 12000")?;
     attacker.tell("burn 2000")?;
     insert_rows(&mut connection).await?;
     let simulated = simulated_host(&fleet).await?;
