@@ -28,7 +28,7 @@ async fn running(connection: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "select count(*) from pg_stat_activity
         where datname = current_database() and application_name = 'procfleet-reader'
-          and state = 'active' and query like '%procfleet_top%'",
+          and state = 'active' and query like '/* top */%'",
     )
     .fetch_one(connection)
     .await
