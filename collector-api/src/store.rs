@@ -93,7 +93,7 @@ impl StoreError {
             | sqlx::Error::WorkerCrashed => true,
             // What the driver reads where the connection was closed before its first answer: a balancer in front of the
             // database whose servers are all away.
-            sqlx::Error::Protocol(words) => words.ends_with("SSLRequest: 0x00"),
+            sqlx::Error::Protocol(words) => words.contains("SSLRequest: 0x00"),
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
                 ["08", "53", "57"].iter().any(|class| code.starts_with(class))
                     || ["25006", "40001", "40P01", "55000", "55P03"].contains(&code.as_ref())
@@ -178,6 +178,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::net::TcpListener;
 
     use super::*;
@@ -186,9 +187,13 @@ mod tests {
     async fn a_balancer_without_a_database_is_a_database_that_is_away() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("postgres://nobody@{}/none", listener.local_addr().unwrap());
-        let closes = std::thread::spawn(move || drop(listener.accept()));
+        // It reads the driver's question first: to close before that is a reset, another error.
+        let closes = std::thread::spawn(move || {
+            listener.accept().unwrap().0.read_exact(&mut [0; 8]).unwrap();
+        });
         let source = PgConnection::connect(&url).await.unwrap_err();
         closes.join().unwrap();
+        assert!(matches!(source, sqlx::Error::Protocol(_)), "{source:?}");
         let error = StoreError::Database { operation: "connect", source };
         assert!(error.is_unavailable(), "{error:?}");
     }
