@@ -42,7 +42,7 @@ function rate(resource: Resource, value: number | null | undefined, coveredMs: n
 }
 
 export function stackOf(answer: Schemas["StackAnswer"], resource: Resource): Stack {
-  const { times_ms, covered_ms } = answer;
+  const { times_ms, covered_ms, step_s } = answer;
   const layer = (of: Omit<Layer, "values">, values: (number | null | undefined)[]): Layer => ({
     ...of, values: times_ms.map((_, at) => rate(resource, values[at], covered_ms[at])),
   });
@@ -56,7 +56,8 @@ export function stackOf(answer: Schemas["StackAnswer"], resource: Resource): Sta
   if (answer.residual.some(Boolean)) layers.push(layer({ key: "residual", kind: "residual", ...rest }, answer.residual));
   const known = layers.filter((one) => one.values.some((value) => value !== null));
   const times = times_ms.map((ms) => ms / 1000);
-  const begins = times.map((end, at) => end - (covered_ms[at] ?? 0) / 1000);
+  // A sample by itself reaches back to the one before, at most; a bucket is as wide as asked, however little of it is covered.
+  const begins = times.map((end, at) => (step_s ? end - step_s : Math.max(times[at - 1] ?? 0, end - (covered_ms[at] || 1000) / 1000)));
   return { times, begins, layers: known, total: null };
 }
 

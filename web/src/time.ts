@@ -41,7 +41,7 @@ export function bounds(window: Window): [number, number] {
   return [instant(window.from, now), instant(window.to, now)];
 }
 
-export const iso = (ms: number): string => new Date(ms).toISOString();
+export const iso = (ms: number): string => new Date(Math.round(ms)).toISOString();
 
 /** Shows another window; what was selected in the old one stays if it lies in the new one. */
 export function show(from: string, to: string): void {

@@ -76,7 +76,7 @@ struct StackAnswer {
     step_s: Option<u32>,
     /// What is stacked.
     sort: Resource,
-    /// Ends of the buckets that have samples, ms since the Unix epoch.
+    /// Ends of the buckets that have samples, ms since the Unix epoch, rounded up.
     times_ms: Vec<i64>,
     /// Time that samples cover in each, ms.
     covered_ms: Vec<Option<i64>>,
@@ -176,7 +176,8 @@ fn in_columns(mut answer: StackAnswer, points: Vec<StackPoint>) -> StackAnswer {
     for point in points {
         if last != Some(point.sampled_at) {
             last = Some(point.sampled_at);
-            let ms = point.sampled_at.unix_timestamp_nanos() / 1_000_000;
+            // Up, so that a window that ends there holds the sample.
+            let ms = (point.sampled_at.unix_timestamp_nanos() + 999_999).div_euclid(1_000_000);
             answer.times_ms.push(i64::try_from(ms).unwrap_or_default());
             answer.covered_ms.push(point.covered_ms);
         }

@@ -21,7 +21,7 @@ export function chosen(): Chosen | null {
 }
 
 export function choose(resource: Resource, from: number, to: number): void {
-  const span = Math.max(1, Math.round(to - from));
+  const span = Math.max(0.001, Math.round((to - from) * 1000) / 1000);
   select({ at: iso(to * 1000), span: String(span), sort: resource === "cpu" ? null : resource });
 }
 
