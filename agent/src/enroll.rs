@@ -24,7 +24,6 @@ use std::time::Duration;
 
 use rcgen::PublicKeyData as _;
 use reqwest::Url;
-use rustls_pki_types::CertificateDer;
 use shared_model::{
     EnrollRequest, EnrollResponse, HostFacts, JoinToken, JoinTokenError, PROTOCOL_VERSION, Problem,
     ProblemCode, Timestamp,
@@ -300,19 +299,7 @@ fn check_answer(
     response: &EnrollResponse,
     key: &rcgen::KeyPair,
 ) -> Result<(), EnrollError> {
-    let bad = |cause: &str| EnrollError::BadAnswer {
-        endpoint: endpoint.to_owned(),
-        cause: cause.to_owned(),
-    };
-    let chain = tls::certificates("certificate", &response.certificate_chain_pem)?;
-    let leaf: &CertificateDer<'_> = chain.first().ok_or_else(|| bad("no certificate"))?;
-    if contact::public_key(leaf) != Some(key.subject_public_key_info()) {
-        return Err(bad("the certificate is for another key"));
-    }
-    if response.endpoints.is_empty() {
-        return Err(bad("no endpoints"));
-    }
-    let roots = tls::certificates("CA bundle", &response.ca_bundle_pem)?;
-    tls::client_config(roots, None)?;
-    Ok(())
+    let spki = key.subject_public_key_info();
+    tls::check_identity(response, &spki)
+        .map_err(|cause| EnrollError::BadAnswer { endpoint: endpoint.to_owned(), cause })
 }

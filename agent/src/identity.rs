@@ -1,13 +1,18 @@
 //! Who this host is: its key, its certificate, whom it trusts and where it reports.
 //!
-//! `<state_dir>/identity/` (0700) holds two files (0600), each replaced atomically:
+//! `<state_dir>/identity/` (0700) holds files of mode 0600, each replaced atomically:
 //!
 //! - `key.pem`: a P-256 key made on this host, synced before the first server hears of it and reused by
 //!   every retry of the enrolment, which the server recognises by it. It never leaves the host.
 //! - `identity.json`: all the rest, in one file, so that a crash leaves the old identity or the new one.
-//!   It exists only after enrolment succeeded.
+//!   It exists only after enrolment succeeded. After the first renewal it holds the key as well, and
+//!   `key.pem` is gone: key and certificate change together, in one rename.
+//! - `next-key.pem` and `next.json`: the key and the identity of a renewal under way ([`next`]).
 //!
-//! Nothing a server answers deletes either of them.
+//! Nothing a server answers deletes or replaces what is in use: only another identity takes its place,
+//! after a server accepted it.
+
+pub mod next;
 
 use std::fmt;
 use std::fs;
@@ -62,6 +67,9 @@ struct Stored {
     not_after: Timestamp,
     #[serde(with = "time::serde::rfc3339")]
     renew_after: Timestamp,
+    /// Absent: in `key.pem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    private_key_pem: Option<String>,
 }
 
 /// Why there is no identity.
@@ -116,55 +124,81 @@ impl Identity {
     /// Reads the identity in `dir` (`<state_dir>/identity`).
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         let path = identity_path(dir);
-        let json = match fs::read(&path) {
-            Ok(json) => json,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(IdentityError::NotEnrolled(path));
-            }
-            Err(error) => return Err(failed("read", &path)(error)),
-        };
-        let stored: Stored =
-            serde_json::from_slice(&json).map_err(|error| IdentityError::Damaged(path, error))?;
-        Ok(Self {
-            host_id: stored.host_id,
-            endpoints: stored.endpoints,
-            certificate_chain_pem: stored.certificate_chain_pem,
-            ca_bundle_pem: stored.ca_bundle_pem,
-            not_after: stored.not_after,
-            renew_after: stored.renew_after,
-            private_key_pem: read_key(&key_path(dir))?,
-        })
+        read_identity(&path, &key_path(dir))?.ok_or(IdentityError::NotEnrolled(path))
     }
 
     /// Makes what a server answered the identity of this host, durably.
     pub fn store(dir: &Path, response: &EnrollResponse) -> Result<Self, IdentityError> {
-        let path = identity_path(dir);
-        let stored = Stored {
-            host_id: response.host_id,
-            endpoints: response.endpoints.clone(),
-            certificate_chain_pem: response.certificate_chain_pem.clone(),
-            ca_bundle_pem: response.ca_bundle_pem.clone(),
-            not_after: response.not_after,
-            renew_after: response.renew_after,
-        };
-        let json = serde_json::to_vec_pretty(&stored)
-            .map_err(|error| IdentityError::Damaged(path.clone(), error))?;
-        durable::write(&path, &json).map_err(failed("write", &path))?;
+        write_identity(&identity_path(dir), response, None)?;
         Self::load(dir)
     }
+
+    /// Signs `message` with the host's key: ECDSA P-256 over its SHA-256, ASN.1.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        use rcgen::SigningKey as _;
+        KeyPair::from_pem(&self.private_key_pem)?.sign(message)
+    }
+}
+
+/// `None`: there is no such file.
+fn read_identity(path: &Path, key_path: &Path) -> Result<Option<Identity>, IdentityError> {
+    let json = match fs::read(path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let stored: Stored = serde_json::from_slice(&json)
+        .map_err(|error| IdentityError::Damaged(path.to_owned(), error))?;
+    let private_key_pem = match stored.private_key_pem {
+        Some(pem) => {
+            check_private(path)?;
+            pem
+        }
+        None => read_key(key_path)?,
+    };
+    Ok(Some(Identity {
+        host_id: stored.host_id,
+        endpoints: stored.endpoints,
+        certificate_chain_pem: stored.certificate_chain_pem,
+        ca_bundle_pem: stored.ca_bundle_pem,
+        not_after: stored.not_after,
+        renew_after: stored.renew_after,
+        private_key_pem,
+    }))
+}
+
+fn write_identity(
+    path: &Path,
+    response: &EnrollResponse,
+    private_key_pem: Option<String>,
+) -> Result<(), IdentityError> {
+    let stored = Stored {
+        host_id: response.host_id,
+        endpoints: response.endpoints.clone(),
+        certificate_chain_pem: response.certificate_chain_pem.clone(),
+        ca_bundle_pem: response.ca_bundle_pem.clone(),
+        not_after: response.not_after,
+        renew_after: response.renew_after,
+        private_key_pem,
+    };
+    let json = serde_json::to_vec_pretty(&stored)
+        .map_err(|error| IdentityError::Damaged(path.to_owned(), error))?;
+    durable::write(path, &json).map_err(failed("write", path))
 }
 
 /// The key in `dir`; made and synced if there is none.
 pub fn load_or_create_key(dir: &Path) -> Result<KeyPair, IdentityError> {
-    let path = key_path(dir);
-    let unusable = |error| IdentityError::Key(path.clone(), error);
-    match read_key(&path) {
+    load_or_create(dir, &key_path(dir))
+}
+
+fn load_or_create(dir: &Path, path: &Path) -> Result<KeyPair, IdentityError> {
+    let unusable = |error| IdentityError::Key(path.to_owned(), error);
+    match read_key(path) {
         Ok(pem) => KeyPair::from_pem(&pem).map_err(unusable),
         Err(IdentityError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
             durable::create_dir(dir).map_err(failed("create", dir))?;
             let key = KeyPair::generate().map_err(unusable)?;
-            durable::write(&path, key.serialize_pem().as_bytes())
-                .map_err(failed("write", &path))?;
+            durable::write(path, key.serialize_pem().as_bytes()).map_err(failed("write", path))?;
             Ok(key)
         }
         Err(error) => Err(error),
@@ -172,11 +206,16 @@ pub fn load_or_create_key(dir: &Path) -> Result<KeyPair, IdentityError> {
 }
 
 fn read_key(path: &Path) -> Result<String, IdentityError> {
+    check_private(path)?;
+    fs::read_to_string(path).map_err(failed("read", path))
+}
+
+fn check_private(path: &Path) -> Result<(), IdentityError> {
     let mode = fs::metadata(path).map_err(failed("read", path))?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(IdentityError::TooOpen { path: path.to_owned(), mode });
     }
-    fs::read_to_string(path).map_err(failed("read", path))
+    Ok(())
 }
 
 #[cfg(test)]

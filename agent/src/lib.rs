@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod bpf;
 pub mod causes;
+pub mod certificate;
 pub mod cli;
 pub mod collectors;
 pub mod config;

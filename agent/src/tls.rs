@@ -8,6 +8,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use shared_model::EnrollResponse;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::identity::Identity;
 
@@ -48,6 +50,24 @@ pub fn certificates(
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| TlsError::Pem(what, error))
+}
+
+/// Whether an answer is a usable identity for the key with this `SubjectPublicKeyInfo`: a host
+/// would be stuck with one that is not. The error says what is wrong with it.
+pub fn check_identity(response: &EnrollResponse, spki: &[u8]) -> Result<(), String> {
+    let words = |error: TlsError| chain(&error);
+    let leaf = certificates("certificate", &response.certificate_chain_pem).map_err(words)?;
+    let leaf = leaf.into_iter().next().ok_or("no certificate")?;
+    let parsed = X509Certificate::from_der(&leaf).map_err(|_| "not a certificate")?.1;
+    if parsed.public_key().raw != spki {
+        return Err("the certificate is for another key".into());
+    }
+    if response.endpoints.is_empty() {
+        return Err("no endpoints".into());
+    }
+    let roots = certificates("CA bundle", &response.ca_bundle_pem).map_err(words)?;
+    client_config(roots, None).map_err(words)?;
+    Ok(())
 }
 
 /// A configuration that trusts `roots` only and shows `identity`.

@@ -59,6 +59,7 @@ pub struct Authorities {
     pub server: Authority,
     /// Signs the agents' certificates.
     pub client: Authority,
+    pub(crate) nonce_key: ring::hmac::Key,
 }
 
 /// Why there are no authorities to work with.
@@ -125,7 +126,11 @@ async fn load_with(store: &Store, key: &SealingKey) -> Result<Authorities, Autho
         let row = rows.iter().find(|row| row.purpose == purpose.as_str());
         open(purpose, row.ok_or(AuthorityError::Missing(purpose))?, key)
     };
-    Ok(Authorities { server: open(Purpose::Server)?, client: open(Purpose::Client)? })
+    Ok(Authorities {
+        server: open(Purpose::Server)?,
+        client: open(Purpose::Client)?,
+        nonce_key: key.nonce_key(),
+    })
 }
 
 fn make(

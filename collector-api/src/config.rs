@@ -14,6 +14,7 @@
 //! | `[agent_door] listen`, `names`, `max_connections` | `0.0.0.0:7443`, this host, 4096 | |
 //! | `[operator_door] listen`, `tls_certificate_file`, `tls_key_file`, `insecure` | `127.0.0.1:7080` | |
 //! | `[database] max_connections` | 16 | |
+//! | `[certificates] host_life_s` | 30 days | life of hosts' certificates |
 //! | `[enrollment]` | see [`Enrollment`] | request rates |
 //! | `[ingest]` | see [`IngestSettings`] | limits of reports |
 
@@ -27,6 +28,8 @@ use crate::ingest::IngestSettings;
 
 /// Prefix of every variable.
 const ENV_PREFIX: &str = "PROCFLEET_";
+/// What `certificates.host_life_s` may be.
+const HOST_LIFE_S: std::ops::RangeInclusive<u32> = 5..=365 * 86_400;
 
 /// What the operator wants. Defaults are usable on one machine, except for the database.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,6 +49,8 @@ pub struct Config {
     pub operator_door: OperatorDoor,
     /// Connections to the database.
     pub database: Database,
+    /// Hosts' certificates.
+    pub certificates: Certificates,
     /// Rates of `POST /v1/enroll`.
     pub enrollment: Enrollment,
     /// Limits of `POST /v1/reports`.
@@ -93,6 +98,15 @@ pub struct Database {
     pub max_connections: u32,
 }
 
+/// `[certificates]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Certificates {
+    /// Life of a host's certificate, s. Hosts renew after two thirds of it; one that was off for
+    /// longer recovers by its old key.
+    pub host_life_s: u32,
+}
+
 /// `[enrollment]`: token buckets in front of `POST /v1/enroll`. A source is an IPv4 /24 or an IPv6
 /// /64; behind a load balancer in TLS passthrough all hosts are one source.
 #[derive(Clone, Debug, Deserialize)]
@@ -118,6 +132,7 @@ impl Default for Config {
             agent_door: AgentDoor::default(),
             operator_door: OperatorDoor::default(),
             database: Database::default(),
+            certificates: Certificates::default(),
             enrollment: Enrollment::default(),
             ingest: IngestSettings::default(),
         }
@@ -154,6 +169,12 @@ impl Default for Database {
     }
 }
 
+impl Default for Certificates {
+    fn default() -> Self {
+        Self { host_life_s: 30 * 86_400 }
+    }
+}
+
 impl Default for Enrollment {
     fn default() -> Self {
         Self {
@@ -186,6 +207,9 @@ pub enum ConfigError {
         "no database: set PROCFLEET_DATABASE_URL=postgres://user:password@host/database (or database_url in the configuration file)"
     )]
     NoDatabase,
+    /// A life that cannot work.
+    #[error("certificates.host_life_s must lie between 5 and 31536000 (a year)")]
+    HostLife,
 }
 
 impl Config {
@@ -202,6 +226,7 @@ impl Config {
             "agent_door",
             "operator_door",
             "database",
+            "certificates",
             "enrollment",
             "ingest",
         ];
@@ -223,11 +248,15 @@ impl Config {
             .with_list_parse_key("agent_endpoints")
             .with_list_parse_key("agent_door.names")
             .source(Some(ours.collect()));
-        builder
+        let config: Self = builder
             .add_source(environment)
             .build()
             .and_then(config::Config::try_deserialize)
-            .map_err(ConfigError::Read)
+            .map_err(ConfigError::Read)?;
+        if !HOST_LIFE_S.contains(&config.certificates.host_life_s) {
+            return Err(ConfigError::HostLife);
+        }
+        Ok(config)
     }
 
     /// Where the database is, or how to say it.

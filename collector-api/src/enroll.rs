@@ -1,4 +1,5 @@
-//! `POST /v1/enroll`: a host with a token and a key of its own gets its identity.
+//! `POST /v1/enroll`: a host with a token and a key of its own gets its identity. `renew` and `recover`
+//! keep it for life.
 //!
 //! The order is the protection. Token buckets come first, before the body is read: per source, and
 //! for all. Then the token's secret, compared in constant time; until it matched, every refusal is
@@ -11,7 +12,10 @@
 //! expired or is used up.
 
 pub mod csr;
+mod nonce;
 pub mod rate;
+mod recover;
+mod renew;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,13 +38,14 @@ use uuid::Uuid;
 
 use crate::auth::secret;
 use crate::authority::Authorities;
-use crate::authority::issue::HOST_LIFE;
+use crate::authority::issue::HostCertificate;
 use crate::config::Config;
 use crate::doors::PeerAddress;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::Json;
 use crate::metrics::ENROLLMENTS;
 use crate::store::Store;
+use crate::store::certificates::NewCertificate;
 use crate::store::enrollment::{Enrollment, NewHost};
 use rate::EnrollmentRates;
 
@@ -54,6 +59,7 @@ pub struct EnrollState {
     authorities: Arc<Authorities>,
     rates: Arc<EnrollmentRates>,
     endpoints: Arc<Vec<String>>,
+    host_life: Duration,
 }
 
 impl EnrollState {
@@ -64,6 +70,7 @@ impl EnrollState {
             authorities,
             rates: Arc::new(EnrollmentRates::new(&config.enrollment)),
             endpoints: Arc::new(config.endpoints()),
+            host_life: Duration::seconds(config.certificates.host_life_s.into()),
         }
     }
 }
@@ -76,15 +83,18 @@ crate::problems! {
 }
 
 fn router() -> OpenApiRouter<EnrollState> {
-    OpenApiRouter::default().routes(routes!(enroll_host))
+    OpenApiRouter::default()
+        .routes(routes!(enroll_host))
+        .merge(renew::router())
+        .merge(recover::router())
 }
 
-/// The route, for the agent door.
+/// The routes, for the agent door.
 pub fn routes(state: EnrollState) -> OpenApiRouter {
     router().layer(DefaultBodyLimit::max(MAX_ENROLL_BODY_BYTES)).with_state(state)
 }
 
-/// Its documentation.
+/// Their documentation.
 pub fn openapi() -> OpenApi {
     router().into_openapi()
 }
@@ -127,25 +137,12 @@ async fn enroll(
     request: Request<Body>,
     now: OffsetDateTime,
 ) -> ApiResult<(StatusCode, EnrollResponse)> {
-    state.rates.take(source, Instant::now()).map_err(|wait| {
-        ApiError::new(ProblemCode::TooManyRequests, "Too many hosts enrol at once: retry later.")
-            .retry_after(wait)
-            .closing()
-    })?;
+    state.take_turn(source)?;
     let token_id = check_token(&state.store, request.headers()).await?;
     let Json(body) = Json::<EnrollRequest>::from_request(request, &()).await?;
-    if body.version != PROTOCOL_VERSION {
-        return Err(ApiError::new(
-            ProblemCode::UnsupportedVersion,
-            format!(
-                "The agent speaks version {} of the protocol, this server {PROTOCOL_VERSION}.",
-                body.version
-            ),
-        ));
-    }
+    check_version(body.version)?;
     check_facts(&body.facts)?;
-    let key = csr::public_key(&body.csr_pem)
-        .map_err(|error| ApiError::new(ProblemCode::BadCsr, format!("{error}.")))?;
+    let key = csr::public_key(&body.csr_pem).map_err(bad_csr)?;
     store_host(state, token_id, &key, &body.facts, now).await
 }
 
@@ -178,20 +175,11 @@ async fn store_host(
     now: OffsetDateTime,
 ) -> ApiResult<(StatusCode, EnrollResponse)> {
     let host_id = Uuid::now_v7();
-    let certificate =
-        state.authorities.client.issue_host(host_id, &key.public_key, now).map_err(|error| {
-            ApiError::new(ProblemCode::Internal, "The server could not sign; nothing was changed.")
-                .caused_by(error)
-        })?;
+    let certificate = state.sign(host_id, key, now)?;
     let host = NewHost {
-        host_id,
         token_id,
         facts,
-        serial: &certificate.serial,
-        spki_sha256: key.spki_sha256,
-        chain_pem: &certificate.chain_pem,
-        not_before: certificate.not_before,
-        not_after: certificate.not_after,
+        certificate: state.to_store(host_id, key.spki_sha256, &certificate),
     };
     let (status, host_id, chain_pem, not_after) = match state.store.enroll(&host).await? {
         Enrollment::Enrolled => {
@@ -203,16 +191,81 @@ async fn store_host(
         }
         refused => return Err(refusal(&refused)),
     };
-    let answer = EnrollResponse {
-        host_id,
-        certificate_chain_pem: chain_pem,
-        ca_bundle_pem: state.authorities.server.certificate_pem.clone(),
-        not_after,
-        renew_after: renew_after(not_after, getrandom::u32().unwrap_or(0)),
-        server_time: now,
-        endpoints: state.endpoints.to_vec(),
-    };
-    Ok((status, answer))
+    Ok((status, state.identity(host_id, chain_pem, not_after, now)))
+}
+
+impl EnrollState {
+    /// Takes one request out of the buckets of everybody without a certificate.
+    fn take_turn(&self, source: IpAddr) -> ApiResult<()> {
+        self.rates.take(source, Instant::now()).map_err(|wait| {
+            let detail = "Too many hosts ask for an identity at once: retry later.";
+            ApiError::new(ProblemCode::TooManyRequests, detail).retry_after(wait).closing()
+        })
+    }
+
+    fn sign(
+        &self,
+        host_id: Uuid,
+        key: &csr::HostKey,
+        now: OffsetDateTime,
+    ) -> ApiResult<HostCertificate> {
+        let client = &self.authorities.client;
+        client.issue_host(host_id, &key.public_key, self.host_life, now).map_err(|error| {
+            ApiError::new(ProblemCode::Internal, "The server could not sign; nothing was changed.")
+                .caused_by(error)
+        })
+    }
+
+    fn to_store<'a>(
+        &self,
+        host_id: Uuid,
+        spki_sha256: [u8; 32],
+        certificate: &'a HostCertificate,
+    ) -> NewCertificate<'a> {
+        NewCertificate {
+            host_id,
+            serial: &certificate.serial,
+            spki_sha256,
+            chain_pem: &certificate.chain_pem,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            life_s: self.host_life.as_seconds_f64(),
+        }
+    }
+
+    /// What a host is told of its identity.
+    fn identity(
+        &self,
+        host_id: Uuid,
+        certificate_chain_pem: String,
+        not_after: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> EnrollResponse {
+        let random = getrandom::u32().unwrap_or(0);
+        EnrollResponse {
+            host_id,
+            certificate_chain_pem,
+            ca_bundle_pem: self.authorities.server.certificate_pem.clone(),
+            not_after,
+            renew_after: renew_after(not_after, self.host_life, random),
+            server_time: now,
+            endpoints: self.endpoints.to_vec(),
+        }
+    }
+}
+
+fn check_version(version: u16) -> ApiResult<()> {
+    if version == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let detail = format!(
+        "The agent speaks version {version} of the protocol, this server {PROTOCOL_VERSION}."
+    );
+    Err(ApiError::new(ProblemCode::UnsupportedVersion, detail))
+}
+
+fn bad_csr(error: csr::CsrError) -> ApiError {
+    ApiError::new(ProblemCode::BadCsr, format!("{error}."))
 }
 
 fn refusal(refused: &Enrollment) -> ApiError {
@@ -246,11 +299,9 @@ fn refusal(refused: &Enrollment) -> ApiError {
 }
 
 /// Two thirds of the life, minus up to a twentieth, so that hosts enrolled together renew apart.
-fn renew_after(not_after: OffsetDateTime, random: u32) -> OffsetDateTime {
-    let spread = Duration::seconds_f64(
-        HOST_LIFE.as_seconds_f64() / 20.0 * f64::from(random) / f64::from(u32::MAX),
-    );
-    not_after - HOST_LIFE / 3 - spread
+fn renew_after(not_after: OffsetDateTime, life: Duration, random: u32) -> OffsetDateTime {
+    let spread = life.as_seconds_f64() / 20.0 * f64::from(random) / f64::from(u32::MAX);
+    not_after - life / 3 - Duration::seconds_f64(spread)
 }
 
 /// PostgreSQL's `text` holds everything but NUL.

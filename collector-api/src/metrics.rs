@@ -20,6 +20,8 @@ pub const REQUEST_SECONDS: &str = "procfleet_server_request_duration_seconds";
 pub const PANICS: &str = "procfleet_server_panics_total";
 /// Enrolments; `outcome` is `enrolled`, `repeated` or a problem code.
 pub const ENROLLMENTS: &str = "procfleet_server_enrollments_total";
+/// Certificates that replaced another; `way` is `renewal` or `recovery`.
+pub const CERTIFICATES_ISSUED: &str = "procfleet_server_certificates_issued_total";
 /// Requests of agents refused for their certificate; `code`.
 pub const AGENTS_REFUSED: &str = "procfleet_server_agents_refused_total";
 
@@ -91,6 +93,7 @@ fn describe() {
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time to answer a request");
     describe_counter!(PANICS, "Handlers that panicked");
     describe_counter!(ENROLLMENTS, "Requests to enrol");
+    describe_counter!(CERTIFICATES_ISSUED, "Certificates that replaced another");
     describe_counter!(AGENTS_REFUSED, "Requests of agents refused for their certificate");
     describe_counter!(
         INGEST_SHED,

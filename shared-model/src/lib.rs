@@ -21,6 +21,7 @@
 //! Unknown JSON fields are ignored, so that a newer agent can talk to an older server.
 
 pub mod agent_status;
+pub mod certificate;
 pub mod connection;
 pub mod delivery;
 pub mod enrollment;
@@ -32,6 +33,7 @@ pub mod report;
 pub mod validate;
 
 pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, FieldSource, Tier};
+pub use certificate::{CertificateInUse, RecoverRequest, RecoveryNonce, RenewRequest};
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};

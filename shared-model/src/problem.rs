@@ -98,10 +98,18 @@ problem_codes! {
     HostUnknown = 401, "No host has this certificate";
     /// Unknown enrolment token or wrong secret.
     TokenInvalid = 401, "The enrolment token is not valid";
+    /// The proof of an old key does not fit the certificate, the request and the nonce.
+    ProofInvalid = 401, "The proof of the old key is not valid";
     /// Missing, unknown, expired or revoked API key.
     Unauthorized = 401, "A valid API key is needed";
     /// The certificate was revoked. Keep the key, stop sending, retry slowly.
     CertificateRevoked = 403, "The certificate is revoked";
+    /// The host enrolled and waits for an operator's approval. Keep everything, retry slowly.
+    HostPending = 403, "The host waits for approval";
+    /// An operator, or the server's doubt about who it is, set the host aside. Keep everything, retry slowly.
+    HostQuarantined = 403, "The host is quarantined";
+    /// The certificate expired too long ago to be recovered: enrol again with a new token.
+    RecoveryWindowPassed = 403, "The certificate expired too long ago";
     /// A record names another host than the certificate.
     IdentityMismatch = 403, "The record belongs to another host";
     /// The enrolment token's time is over.
@@ -124,6 +132,10 @@ problem_codes! {
     StreamConflict = 409, "The stream was written by another agent";
     /// The CSR's key is already registered, through another token.
     KeyAlreadyRegistered = 409, "The key is already registered";
+    /// The nonce is not the server's, too old, or was used: ask for another.
+    NonceInvalid = 409, "The nonce is not valid any more";
+    /// The host's life cycle does not allow the change.
+    LifecycleConflict = 409, "The host's life cycle does not allow this";
     /// An operator decommissioned the host.
     HostDecommissioned = 410, "The host is decommissioned";
     /// The compressed body is too large: split it.

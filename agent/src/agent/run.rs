@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
 use super::{Agent, AgentError, Moment};
+use crate::certificate::Keeper;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::{CLOCK_JUMPS, INTERVAL_LENGTHENED, TICKS_SKIPPED};
 use crate::procfs::Root;
 use crate::spool::{Appended, Limits, Spool, SpoolError};
+use crate::tls;
 use crate::uplink::{Uplink, UplinkConfig, UplinkError};
 
 /// The first report comes this soon: a new host is to be seen at once.
@@ -36,6 +38,8 @@ const LAST_TICK: Duration = Duration::from_secs(2);
 const LAST_APPEND: Duration = Duration::from_secs(5);
 /// A wall clock that moved this much against the monotonic clock was set, or the host was suspended.
 const CLOCK_JUMP: Duration = Duration::from_secs(5);
+/// Failures of the uplink in a row after which its certificate is looked at.
+const TROUBLE: u32 = 3;
 
 /// Why the agent does not run, or ran no longer.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +95,20 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .map_err(|source| RunError::Start("the sampler", source))?;
     let stop = CancellationToken::new();
     let deliver = uplink.run(spool, stop.clone());
+    let keeper =
+        Keeper { dir: config.identity_dir(), endpoints: config.endpoints.clone(), identity };
+    let keep = keeper.run(
+        &stop,
+        |identity| {
+            if let Err(error) = uplink.replace_identity(identity) {
+                tracing::error!(error = tls::chain(&error), "the new certificate cannot be used");
+            }
+        },
+        || uplink.status().consecutive_failures >= TROUBLE,
+    );
     runtime.block_on(async {
-        let ((), result) = tokio::join!(deliver, supervise(stop_sampler, sampler_ended, &stop));
+        let supervise = supervise(stop_sampler, sampler_ended, &stop);
+        let ((), (), result) = tokio::join!(deliver, keep, supervise);
         result
     })
 }

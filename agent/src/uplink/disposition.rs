@@ -82,6 +82,12 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::TokenInvalid
             | Code::Unauthorized
             | Code::CertificateRevoked
+            | Code::ProofInvalid
+            | Code::HostPending
+            | Code::HostQuarantined
+            | Code::RecoveryWindowPassed
+            | Code::NonceInvalid
+            | Code::LifecycleConflict
             | Code::IdentityMismatch
             | Code::TokenExpired
             | Code::TokenExhausted

@@ -111,28 +111,15 @@ impl CertificateChecks {
         let asked_at = Instant::now();
         let state =
             self.store.certificate_state(&peer.serial, peer.host_id, &peer.spki_sha256).await?;
-        let refusal = match state {
-            CertificateState::Good => {
-                let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-                if good.len() >= MAX_CHECKS {
-                    good.clear();
-                }
-                good.insert(peer.serial.clone(), asked_at);
-                return Ok(identity);
+        if state == CertificateState::Good {
+            let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+            if good.len() >= MAX_CHECKS {
+                good.clear();
             }
-            CertificateState::Unknown => ApiError::new(
-                ProblemCode::HostUnknown,
-                "This server's database has no host with this certificate. Keep the identity and retry.",
-            ),
-            CertificateState::Revoked => ApiError::new(
-                ProblemCode::CertificateRevoked,
-                "The certificate was revoked or has expired.",
-            ),
-            CertificateState::Decommissioned => ApiError::new(
-                ProblemCode::HostDecommissioned,
-                "An operator decommissioned this host.",
-            ),
-        };
+            good.insert(peer.serial.clone(), asked_at);
+            return Ok(identity);
+        }
+        let refusal = refusal(state);
         metrics::counter!(AGENTS_REFUSED, "code" => refusal.problem.code.as_str()).increment(1);
         Err(refusal.closing())
     }
@@ -141,6 +128,32 @@ impl CertificateChecks {
         let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
         good.get(serial).is_some_and(|checked_at| checked_at.elapsed() < self.ttl)
     }
+}
+
+/// What a host hears whose certificate is in this state.
+pub fn refusal(state: CertificateState) -> ApiError {
+    let (code, detail) = match state {
+        CertificateState::Unknown | CertificateState::Good => (
+            ProblemCode::HostUnknown,
+            "This server's database has no host with this certificate. Keep the identity and retry.",
+        ),
+        CertificateState::Revoked => (
+            ProblemCode::CertificateRevoked,
+            "The certificate was revoked, was replaced by a newer one, or has expired.",
+        ),
+        CertificateState::HostPending => (
+            ProblemCode::HostPending,
+            "An operator must approve this host first. Keep the reports and retry.",
+        ),
+        CertificateState::HostQuarantined => (
+            ProblemCode::HostQuarantined,
+            "The host is quarantined until an operator decides. Keep the reports and retry.",
+        ),
+        CertificateState::Decommissioned => {
+            (ProblemCode::HostDecommissioned, "An operator decommissioned this host.")
+        }
+    };
+    ApiError::new(code, detail)
 }
 
 impl<S: Sync> FromRequestParts<S> for AgentIdentity {

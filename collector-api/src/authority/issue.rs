@@ -13,8 +13,6 @@ use crate::auth::secret::hex;
 
 /// Life of an authority.
 pub const AUTHORITY_LIFE: Duration = Duration::days(3650);
-/// Life of a host's certificate: longer than hosts are commonly switched off.
-pub const HOST_LIFE: Duration = Duration::days(30);
 /// How long before now a host's certificate begins: servers' clocks differ.
 pub const HOST_BACKDATE: Duration = Duration::hours(1);
 /// Life of the agent door's certificate.
@@ -103,10 +101,12 @@ impl Authority {
     }
 
     /// A client certificate for a host's key, of which nothing but the key is the host's choice.
+    /// Its `life` should be longer than hosts are commonly switched off.
     pub fn issue_host(
         &self,
         host_id: Uuid,
         key: &SubjectPublicKeyInfo,
+        life: Duration,
         now: OffsetDateTime,
     ) -> Result<HostCertificate, rcgen::Error> {
         let mut parameters =
@@ -114,7 +114,7 @@ impl Authority {
         let urn = format!("{HOST_URN_PREFIX}{host_id}");
         parameters.subject_alt_names = vec![SanType::URI(urn.as_str().try_into()?)];
         parameters.not_before = now - HOST_BACKDATE;
-        parameters.not_after = now + HOST_LIFE;
+        parameters.not_after = now + life;
         let leaf = parameters.signed_by(key, &self.issuer)?;
         let serial = parameters.serial_number.as_ref().map(SerialNumber::to_bytes);
         Ok(HostCertificate {

@@ -10,6 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -62,6 +63,7 @@ pub enum SealingError {
 /// The key. No `Debug`.
 pub struct SealingKey {
     key: LessSafeKey,
+    nonce_key: hmac::Key,
     id: String,
 }
 
@@ -114,7 +116,15 @@ impl SealingKey {
     fn new(bytes: &[u8; KEY_BYTES]) -> Result<Self, SealingError> {
         let key = UnboundKey::new(&AES_256_GCM, bytes).map_err(|_| SealingError::Broken)?;
         let id = hex(&Sha256::digest(bytes)[..8]);
-        Ok(Self { key: LessSafeKey::new(key), id })
+        let derived =
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), b"procfleet-recovery-nonce-v1");
+        let nonce_key = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
+        Ok(Self { key: LessSafeKey::new(key), nonce_key, id })
+    }
+
+    /// Authenticates the nonces of recovery: derived, and the same on every replica.
+    pub fn nonce_key(&self) -> hmac::Key {
+        self.nonce_key.clone()
     }
 
     /// Hex of the first 8 bytes of the key's SHA-256.

@@ -16,6 +16,10 @@ pub fn add_to(components: &mut Components) {
         ("RejectedReport", rejected_report()),
         ("EnrollRequest", enroll_request()),
         ("EnrollResponse", enroll_response()),
+        ("RenewRequest", renew_request()),
+        ("CertificateInUse", certificate_in_use()),
+        ("RecoveryNonce", recovery_nonce()),
+        ("RecoverRequest", recover_request()),
         ("HostFacts", host_facts()),
         ("Records", records()),
     ] {
@@ -146,6 +150,51 @@ fn enroll_response() -> Value {
             "server_time": time("The server's clock."),
             "endpoints": { "type": "array", "items": { "type": "string" },
                 "description": "Agent-door endpoints in order of preference." },
+        },
+    })
+}
+
+fn renew_request() -> Value {
+    json!({
+        "type": "object",
+        "required": ["version", "csr_pem"],
+        "properties": {
+            "version": { "type": "integer", "format": "int32", "description": "Protocol version of the agent: 1." },
+            "csr_pem": text("PKCS #10, PEM, P-256, of a new key. The server takes its public key and nothing else."),
+        },
+    })
+}
+
+fn certificate_in_use() -> Value {
+    json!({
+        "type": "object",
+        "required": ["host_id", "serial", "server_time"],
+        "properties": {
+            "host_id": uuid("The host it stands for."),
+            "serial": text("Of the certificate, hex."),
+            "server_time": time("The server's clock."),
+        },
+    })
+}
+
+fn recovery_nonce() -> Value {
+    json!({
+        "type": "object",
+        "required": ["nonce"],
+        "properties": { "nonce": text("For one recovery, within five minutes.") },
+    })
+}
+
+fn recover_request() -> Value {
+    json!({
+        "type": "object",
+        "required": ["version", "certificate_pem", "csr_pem", "nonce", "signature"],
+        "properties": {
+            "version": { "type": "integer", "format": "int32", "description": "Protocol version of the agent: 1." },
+            "certificate_pem": text("The host's last certificate, PEM; it may have expired."),
+            "csr_pem": text("PKCS #10, PEM, P-256, of a new key."),
+            "nonce": text("From `GET /v1/certificate/nonce`."),
+            "signature": text("ECDSA P-256 with SHA-256 by the last certificate's key, ASN.1, base64, over `procfleet-recover-v1`, `certificate_pem`, `csr_pem` and `nonce`, joined by NUL."),
         },
     })
 }

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::store::certificates::{NewCertificate, insert_certificate};
 use crate::store::{Store, StoreError};
 
 /// SQLSTATE of a unique violation.
@@ -52,22 +53,12 @@ pub struct NewEnrollmentToken<'a> {
 
 /// A host about to be enrolled. Its certificate is signed already; it counts once it is stored.
 pub struct NewHost<'a> {
-    /// Minted by this server.
-    pub host_id: Uuid,
     /// Whose secret matched.
     pub token_id: Uuid,
     /// What the host says of itself, validated.
     pub facts: &'a HostFacts,
-    /// Hex.
-    pub serial: &'a str,
-    /// Of the CSR's key: what makes the request idempotent.
-    pub spki_sha256: [u8; 32],
-    /// Leaf first.
-    pub chain_pem: &'a str,
-    /// Of the leaf.
-    pub not_before: OffsetDateTime,
-    /// Of the leaf.
-    pub not_after: OffsetDateTime,
+    /// For its key.
+    pub certificate: NewCertificate<'a>,
 }
 
 /// What became of it.
@@ -215,14 +206,14 @@ async fn enrolled_before(
         "-- Store::enroll
         select h.host_id, h.lifecycle, h.enrollment_token_id, c.status, c.chain_pem, c.not_after
         from host_certificates c join hosts h using (host_id) where c.spki_sha256 = $1",
-        &host.spki_sha256[..]
+        &host.certificate.spki_sha256[..]
     )
     .fetch_optional(&mut **transaction)
     .await?;
     Ok(known.map(|known| {
         if known.enrollment_token_id != host.token_id {
             Enrollment::KeyAlreadyRegistered
-        } else if known.lifecycle != "active" {
+        } else if known.lifecycle == "decommissioned" {
             Enrollment::Decommissioned
         } else if known.status != "active" {
             Enrollment::CertificateRevoked
@@ -264,7 +255,7 @@ async fn insert_host(
         insert into hosts (host_id, host_name, machine_id_hash, os_description, kernel_release,
             host_arch, agent_version, enrollment_token_id)
         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        host.host_id,
+        host.certificate.host_id,
         host.facts.host_name,
         host.facts.machine_id_hash,
         host.facts.os_description,
@@ -275,23 +266,11 @@ async fn insert_host(
     )
     .execute(&mut **transaction)
     .await?;
-    sqlx::query!(
-        "-- Store::enroll
-        insert into host_certificates (serial, host_id, spki_sha256, chain_pem, not_before, not_after)
-        values ($1, $2, $3, $4, $5, $6)",
-        host.serial,
-        host.host_id,
-        &host.spki_sha256[..],
-        host.chain_pem,
-        host.not_before,
-        host.not_after,
-    )
-    .execute(&mut **transaction)
-    .await?;
+    insert_certificate(transaction, &host.certificate, "active").await?;
     sqlx::query!(
         "-- Store::enroll
         insert into heartbeats (host_id) values ($1)",
-        host.host_id
+        host.certificate.host_id
     )
     .execute(&mut **transaction)
     .await?;

@@ -86,7 +86,7 @@ async fn only_certificates_of_hosts_that_are_still_good_get_in() {
 }
 
 /// A certificate like ours, of an authority like ours.
-fn foreign_identity(host_id: Uuid) -> (String, KeyPair) {
+pub(crate) fn foreign_identity(host_id: Uuid) -> (String, KeyPair) {
     let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let mut ca = CertificateParams::new(vec![]).unwrap();
     ca.distinguished_name.push(rcgen::DnType::CommonName, "Procfleet client authority");

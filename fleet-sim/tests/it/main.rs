@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
 
 mod browser;
+mod certificates;
 mod delivery;
 mod exactly_once;
 mod faults;

@@ -20,6 +20,7 @@ const AGENT: Layers = &[
         &[
             "bpf",
             "causes",
+            "certificate",
             "collectors",
             "config",
             "durable",
@@ -29,6 +30,7 @@ const AGENT: Layers = &[
             "procfs",
             "profile",
             "spool",
+            "tls",
             "uplink",
         ],
     ),
@@ -38,6 +40,7 @@ const AGENT: Layers = &[
     ("bpf", &["causes", "metrics"]),
     ("spool", &["durable", "metrics"]),
     ("uplink", &["durable", "identity", "metrics", "spool", "tls"]),
+    ("certificate", &["identity", "tls"]),
     ("enroll", &["durable", "identity", "tls"]),
     ("identity", &["durable"]),
     ("tls", &["identity"]),
@@ -95,7 +98,16 @@ const SERVER: Layers = &[
 /// External crates that only these places may name; `packages` holds the same between crates.
 const CONFINED: [(&str, &[&str]); 3] = [
     ("sqlx", &["collector-api/src/store", "fleet-sim/"]),
-    ("reqwest", &["agent/src/uplink", "agent/src/enroll", "agent/src/tls", "fleet-sim/"]),
+    (
+        "reqwest",
+        &[
+            "agent/src/uplink",
+            "agent/src/certificate",
+            "agent/src/enroll",
+            "agent/src/tls",
+            "fleet-sim/",
+        ],
+    ),
     (
         "anyhow",
         &["agent/src/main.rs", "collector-api/src/main.rs", "collector-api/src/cli", "fleet-sim/"],
