@@ -9,6 +9,7 @@ pub mod compare;
 pub mod connections;
 pub mod enrollment_tokens;
 pub mod exits;
+pub mod host_identity;
 pub mod hosts;
 pub mod instances;
 pub mod maintenance;
@@ -70,6 +71,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 fn resources() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(hosts::routes())
+        .merge(host_identity::routes())
         .merge(samples::routes())
         .merge(top::routes())
         .merge(compare::routes())

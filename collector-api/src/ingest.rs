@@ -90,11 +90,12 @@ fn router() -> OpenApiRouter<IngestState> {
 
 crate::problems! {
     ReportsProblems = Malformed, Truncated, InvalidUtf8, TooDeep, NotConsecutive, NoClientCertificate,
-        HostUnknown, CertificateRevoked, IdentityMismatch, SequenceGap, StreamConflict, HostDecommissioned,
+        HostUnknown, CertificateRevoked, HostPending, HostQuarantined, IdentityMismatch, SequenceGap, StreamConflict, HostDecommissioned,
         BodyTooLarge, InflatedTooLarge, TooManyRecords, UnsupportedMediaType, InvalidReport,
         TimestampInFuture, TimestampTooOld, UnsupportedVersion, TooManyRequests, Internal, Overloaded,
         DatabaseUnavailable, ShuttingDown;
     CursorProblems = BadParameter, NoClientCertificate, HostUnknown, CertificateRevoked,
+        HostPending, HostQuarantined,
         HostDecommissioned, Internal, DatabaseUnavailable;
 }
 

@@ -1,6 +1,7 @@
 //! The database: the only module that holds SQL.
 
 pub mod api_keys;
+pub mod audit;
 pub mod authorities;
 pub mod certificates;
 pub mod collection;
@@ -17,6 +18,7 @@ pub mod failure;
 pub mod hosts;
 pub mod ids;
 pub mod instances;
+pub mod lifecycle;
 pub mod maintenance;
 pub mod migrate;
 pub mod nodelay;

@@ -61,6 +61,9 @@ struct CreateEnrollmentToken {
     /// Most hosts it lets in; absent: as many as come before it expires.
     #[schema(minimum = 1, maximum = 2_147_483_647)]
     max_uses: Option<u32>,
+    /// Hosts wait for an operator's approval before their reports are taken. Default: false.
+    #[serde(default)]
+    approval_needed: bool,
 }
 
 /// A token just made.
@@ -82,7 +85,12 @@ async fn create_enrollment_token(
     Json(body): Json<CreateEnrollmentToken>,
 ) -> ApiResult<(StatusCode, Answer<CreatedEnrollmentToken>)> {
     let ttl = body.ttl_s.map_or(DEFAULT_TOKEN_TTL, Duration::from_secs);
-    let request = TokenRequest { name: body.name, ttl, max_uses: body.max_uses };
+    let request = TokenRequest {
+        name: body.name,
+        ttl,
+        max_uses: body.max_uses,
+        approval_needed: body.approval_needed,
+    };
     let endpoints = state.agent_endpoints.to_vec();
     let token = join_token::create(&state.writers, endpoints, &request).await.map_err(refusal)?;
     let answer = CreatedEnrollmentToken { token_id: token.id, paste: token.to_paste() };

@@ -48,6 +48,8 @@ pub struct TokenRequest {
     pub ttl: Duration,
     /// None: as many as wanted.
     pub max_uses: Option<u32>,
+    /// Hosts wait for an operator's approval.
+    pub approval_needed: bool,
 }
 
 /// Whether a name can be stored and shown.
@@ -85,6 +87,7 @@ pub async fn create(
         secret_sha256: secret::digest(&token.secret),
         ttl: request.ttl,
         max_uses,
+        approval_needed: request.approval_needed,
     };
     store.insert_enrollment_token(&stored).await?;
     Ok(token)

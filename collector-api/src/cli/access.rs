@@ -32,6 +32,9 @@ pub enum TokenCommand {
         /// Life, such as 30m, 24h or 7d; at most 90d.
         #[arg(long, default_value = "24h", value_parser = parse_ttl)]
         ttl: Duration,
+        /// Hosts wait for an operator's approval before their reports are taken.
+        #[arg(long)]
+        approval: bool,
         /// Write the token to this file (mode 0600) instead of stdout.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -73,8 +76,8 @@ impl TokenCommand {
     /// Does it.
     pub(super) async fn run(self, store: &Store, endpoints: Vec<String>) -> anyhow::Result<()> {
         match self {
-            Self::Create { name, max_uses, ttl, output } => {
-                let request = TokenRequest { name, ttl, max_uses };
+            Self::Create { name, max_uses, ttl, approval, output } => {
+                let request = TokenRequest { name, ttl, max_uses, approval_needed: approval };
                 let token = join_token::create(store, endpoints, &request).await?;
                 tracing::info!(token.id = %token.id, "enrolment token created");
                 write_secret(&token.to_paste(), output.as_deref())

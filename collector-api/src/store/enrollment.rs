@@ -35,6 +35,8 @@ pub struct EnrollmentTokenRow {
     pub max_uses: Option<i32>,
     /// Hosts enrolled.
     pub uses: i32,
+    /// Hosts wait for an operator's approval.
+    pub approval_needed: bool,
 }
 
 /// A token to be stored.
@@ -49,6 +51,8 @@ pub struct NewEnrollmentToken<'a> {
     pub ttl: Duration,
     /// None: as many as wanted.
     pub max_uses: Option<i32>,
+    /// Hosts wait for an operator's approval.
+    pub approval_needed: bool,
 }
 
 /// A host about to be enrolled. Its certificate is signed already; it counts once it is stored.
@@ -120,23 +124,25 @@ impl Store {
         if let Some(before) = enrolled_before(&mut transaction, host).await? {
             return Ok(before);
         }
-        let used = sqlx::query!(
+        let used = sqlx::query_scalar!(
             "-- Store::enroll
             update enrollment_tokens set uses = uses + 1
             where token_id = $1 and revoked_at is null and expires_at > now()
-                and (max_uses is null or uses < max_uses)",
+                and (max_uses is null or uses < max_uses)
+            returning approval_needed",
             host.token_id
         )
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
-        if used.rows_affected() == 0 {
+        let Some(approval_needed) = used else {
             // The last use may have gone to this very key, while the update waited for the row.
             return match enrolled_before(&mut transaction, host).await? {
                 Some(before) => Ok(before),
                 None => why_refused(&mut transaction, host.token_id).await,
             };
-        }
-        insert_host(&mut transaction, host).await?;
+        };
+        let lifecycle = if approval_needed { "pending" } else { "active" };
+        insert_host(&mut transaction, host, lifecycle).await?;
         transaction.commit().await?;
         Ok(Enrollment::Enrolled)
     }
@@ -148,13 +154,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         sqlx::query!(
             "-- Store::insert_enrollment_token
-            insert into enrollment_tokens (token_id, name, secret_sha256, expires_at, max_uses)
-            values ($1, $2, $3, now() + make_interval(secs => $4), $5)",
+            insert into enrollment_tokens
+                (token_id, name, secret_sha256, expires_at, max_uses, approval_needed)
+            values ($1, $2, $3, now() + make_interval(secs => $4), $5, $6)",
             token.token_id,
             token.name,
             &token.secret_sha256[..],
             token.ttl.as_secs_f64(),
             token.max_uses,
+            token.approval_needed,
         )
         .execute(&self.pool)
         .await
@@ -171,7 +179,8 @@ impl Store {
         sqlx::query_as!(
             EnrollmentTokenRow,
             "-- Store::enrollment_tokens
-            select token_id, name, created_at, expires_at, revoked_at, max_uses, uses
+            select token_id, name, created_at, expires_at, revoked_at, max_uses, uses,
+                approval_needed
             from enrollment_tokens where $1::uuid is null or token_id < $1
             order by token_id desc limit $2",
             after,
@@ -249,12 +258,13 @@ async fn why_refused(
 async fn insert_host(
     transaction: &mut sqlx::PgTransaction<'_>,
     host: &NewHost<'_>,
+    lifecycle: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "-- Store::enroll
         insert into hosts (host_id, host_name, machine_id_hash, os_description, kernel_release,
-            host_arch, agent_version, enrollment_token_id)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            host_arch, agent_version, enrollment_token_id, lifecycle)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         host.certificate.host_id,
         host.facts.host_name,
         host.facts.machine_id_hash,
@@ -263,6 +273,7 @@ async fn insert_host(
         host.facts.host_arch,
         host.facts.agent_version,
         host.token_id,
+        lifecycle,
     )
     .execute(&mut **transaction)
     .await?;

@@ -21,7 +21,7 @@ pub struct HostSummary {
     pub host_id: Uuid,
     /// `uname` nodename; several hosts may have the same.
     pub host_name: String,
-    /// `active` or `decommissioned`.
+    /// `pending` (waits for approval), `active`, `quarantined` or `decommissioned`.
     #[schema(example = "active")]
     pub lifecycle: String,
     /// `PRETTY_NAME` of `/etc/os-release`.

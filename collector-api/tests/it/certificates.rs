@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, KeyPair, SigningKey as _};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use shared_model::certificate::recovery_message;
-use shared_model::{EnrollResponse, PROTOCOL_VERSION, RecoverRequest};
+use shared_model::{EnrollResponse, JoinToken, PROTOCOL_VERSION, RecoverRequest};
 
 use crate::fleet::{Fleet, Server, new_host};
 
@@ -18,9 +18,13 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) async fn enroll(fleet: &Fleet, server: &Server) -> Self {
+        Self::enroll_with(fleet, server, &fleet.token(None).await).await
+    }
+
+    pub(crate) async fn enroll_with(fleet: &Fleet, server: &Server, token: &JoinToken) -> Self {
         let (key, body) = new_host("h");
-        let authorization = fleet.token(None).await.authorization();
-        let (status, answer) = server.enroll(&fleet.client(None), &authorization, &body).await;
+        let client = fleet.client(None);
+        let (status, answer) = server.enroll(&client, &token.authorization(), &body).await;
         assert_eq!(status, StatusCode::CREATED, "{answer}");
         Self { key, given: serde_json::from_value(answer).unwrap() }
     }

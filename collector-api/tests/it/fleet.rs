@@ -79,7 +79,7 @@ impl Fleet {
 
     pub(crate) async fn token(&self, max_uses: Option<u32>) -> JoinToken {
         let ttl = Duration::from_hours(1);
-        let request = TokenRequest { name: "test".into(), ttl, max_uses };
+        let request = TokenRequest { name: "test".into(), ttl, max_uses, approval_needed: false };
         let endpoints = vec!["https://127.0.0.1:1".to_owned()];
         join_token::create(&self.store, endpoints, &request).await.unwrap()
     }

@@ -14,6 +14,7 @@ mod enrollment;
 mod exits;
 mod fleet;
 mod grafana;
+mod host_identity;
 mod kit;
 mod lifecycle;
 mod maintenance;
