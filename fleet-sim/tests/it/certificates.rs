@@ -79,6 +79,8 @@ async fn an_agent_killed_at_any_step_of_a_renewal_goes_on() -> Result<()> {
         interval: Duration::from_secs(1),
         keep_all: false,
         endpoints: Vec::new(),
+        environment: Vec::new(),
+        state_dir: None,
     };
     let mut agent = AgentProcess::enroll(options, &token).await?;
     let dir = agent.state_dir().join("identity");
@@ -134,6 +136,8 @@ async fn an_agent_lives_on_through_kills_and_through_its_certificates_end() -> R
         interval: Duration::from_secs(1),
         keep_all: false,
         endpoints: Vec::new(),
+        environment: Vec::new(),
+        state_dir: None,
     };
     let mut agent = AgentProcess::start(options, &token).await?;
     let host_id = agent.host_id()?;
