@@ -9,7 +9,7 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::prelude::FromDer;
 
 /// Why a CSR is not acceptable. Sent to the agent.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
     /// Not PEM, or not PKCS #10.
     #[error("csr_pem is not a PEM certificate request")]

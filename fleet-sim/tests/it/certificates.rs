@@ -146,7 +146,7 @@ async fn an_agent_lives_on_through_kills_and_through_its_certificates_end() -> R
     for kill in 0..8 {
         let certificates = one(&mut database, "select count(*) from host_certificates").await?;
         // Certificates come every few seconds; some kills hit the middle of it.
-        let more = if kill % 2 == 0 { 1 } else { 0 };
+        let more = i64::from(kill % 2 == 0);
         eventually(DEADLINE, "another certificate", async || {
             agent.check_alive()?;
             let now = one(&mut database, "select count(*) from host_certificates").await?;
