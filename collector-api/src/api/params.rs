@@ -4,8 +4,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use shared_model::{FieldError, ProblemCode, Timestamp};
-use time::Duration;
 use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -169,6 +169,25 @@ pub fn step(step: Option<&str>, window: Window) -> ApiResult<Option<u32>> {
         return Err(bad_parameter("step", detail));
     }
     Ok(u32::try_from(step.whole_seconds()).ok())
+}
+
+/// The step to ask with, where only roll-ups of `finest_s` are kept of a part of the window.
+pub fn kept_step(step_s: Option<u32>, finest_s: u32, window: Window) -> ApiResult<Option<u32>> {
+    match step_s {
+        Some(step) if finest_s > 0 && step % finest_s != 0 => Err(bad_parameter(
+            "step",
+            format!(
+                "must be a multiple of {finest_s}s: a part of the window is only kept rolled up"
+            ),
+        )),
+        None if finest_s > 0 => Ok(Some(fitting_step(window, finest_s))),
+        step => Ok(step),
+    }
+}
+
+/// Milliseconds since the Unix epoch, rounded up: a window that ends there holds the sample.
+pub fn end_ms(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp() * 1000 + i64::from(at.nanosecond().div_ceil(1_000_000))
 }
 
 /// The narrowest step of a familiar width, at least `finest_s`, that cuts `window` into at most half

@@ -22,7 +22,7 @@ use crate::store::coverage::{Coverage, Reading};
 use crate::store::ids::{InstanceKey, ProcessKey};
 use crate::store::processes::{Instance, ProcessText};
 use crate::store::question::Class;
-use crate::store::samples::{HostPoint, ProcessPoint, ProcessSeries, Window};
+use crate::store::samples::{HostPoint, ProcessPoint, ProcessSeries};
 
 /// Most instances of one process in an answer.
 const MAX_INSTANCES: u32 = 20;
@@ -88,7 +88,7 @@ async fn list_host_samples(
     let host_id = resolve_host(&state.readers, &host).await?;
     let mut question = state.readers.question(Class::Window).await?;
     let finest_s = question.finest_step("host", window).await?;
-    step_s = kept_step(step_s, finest_s, window)?;
+    step_s = params::kept_step(step_s, finest_s, window)?;
     // One more than what fits; a window rarely begins where a bucket does, hence the other one.
     let limit = i64::from(MAX_POINTS) + 1;
     let mut samples = question.host_series(host_id, window, step_s.map(f64::from), limit).await?;
@@ -107,20 +107,6 @@ async fn list_host_samples(
         samples,
         coverage,
     }))
-}
-
-/// The step to ask with, where only roll-ups of `finest_s` are kept of a part of the window.
-fn kept_step(step_s: Option<u32>, finest_s: u32, window: Window) -> ApiResult<Option<u32>> {
-    match step_s {
-        Some(step) if finest_s > 0 && step % finest_s != 0 => Err(params::bad_parameter(
-            "step",
-            format!(
-                "must be a multiple of {finest_s}s: a part of the window is only kept rolled up"
-            ),
-        )),
-        None if finest_s > 0 => Ok(Some(params::fitting_step(window, finest_s))),
-        step => Ok(step),
-    }
 }
 
 /// When, how finely, and which runs.
@@ -295,7 +281,7 @@ async fn process_series(
     let window = series.window;
     let mut question = store.question(Class::Window).await?;
     let finest_s = question.finest_step("process", window).await?;
-    let mut step_s = kept_step(asked_step_s, finest_s, window)?;
+    let mut step_s = params::kept_step(asked_step_s, finest_s, window)?;
     let most = i64::from(MAX_INSTANCES);
     let points = if step_s.is_some() { MAX_POINTS * MAX_INSTANCES } else { MAX_POINTS };
     let mut samples =

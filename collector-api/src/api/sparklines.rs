@@ -94,7 +94,8 @@ async fn get_sparklines(
     let step_s = params::step_of(window, finest_s, BUCKETS);
     let points = question.sparklines(&hosts, window, f64::from(step_s)).await?;
     question.answered().await?;
-    let mut times_ms: Vec<i64> = points.iter().map(|point| ms(point.sampled_at)).collect();
+    let mut times_ms: Vec<i64> =
+        points.iter().map(|point| params::end_ms(point.sampled_at)).collect();
     times_ms.sort_unstable();
     times_ms.dedup();
     let hosts = in_columns(&points, &times_ms);
@@ -111,10 +112,6 @@ fn ids(text: &str) -> ApiResult<Vec<Uuid>> {
     })
 }
 
-fn ms(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
-}
-
 fn in_columns(points: &[SparkPoint], times_ms: &[i64]) -> Vec<SparkLine> {
     let mut lines: BTreeMap<Uuid, SparkLine> = BTreeMap::new();
     for point in points {
@@ -123,7 +120,7 @@ fn in_columns(points: &[SparkPoint], times_ms: &[i64]) -> Vec<SparkLine> {
             cpu_utilization_ratio: vec![None; times_ms.len()],
             memory_utilization_ratio: vec![None; times_ms.len()],
         });
-        if let Ok(at) = times_ms.binary_search(&ms(point.sampled_at)) {
+        if let Ok(at) = times_ms.binary_search(&params::end_ms(point.sampled_at)) {
             line.cpu_utilization_ratio[at] = point.cpu_utilization_ratio.map(thousandths);
             line.memory_utilization_ratio[at] = point.memory_utilization_ratio.map(thousandths);
         }

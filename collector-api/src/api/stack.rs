@@ -23,7 +23,6 @@ use crate::extract::{Path, Query};
 use crate::store::ids::ProcessKey;
 use crate::store::pictures::{Stack, StackPoint};
 use crate::store::question::Class;
-use crate::store::samples::Window;
 use crate::store::usage::Resource;
 
 /// Most processes of an answer.
@@ -123,7 +122,10 @@ async fn get_stack(
     let host_id = resolve_host(&state.readers, &host).await?;
     let mut question = state.readers.question(Class::Window).await?;
     let finest_s = question.finest_step("process", window).await?;
-    let mut step_s = step(asked_s, finest_s, window)?;
+    let mut step_s = params::kept_step(asked_s, finest_s, window)?;
+    if step_s.is_none() && window.to - window.from > MAX_RAW {
+        step_s = Some(params::fitting_step(window, finest_s));
+    }
     let stack = Stack { host_id, window, resource: sort, max_processes: limit };
     let mut points = question.stack(stack, step_s.map(f64::from)).await?;
     if step_s.is_none() && moments(&points) > MAX_POINTS as usize {
@@ -147,22 +149,6 @@ async fn get_stack(
     Ok(Json(in_columns(empty, points)))
 }
 
-/// The step to ask with.
-fn step(asked_s: Option<u32>, finest_s: u32, window: Window) -> ApiResult<Option<u32>> {
-    match asked_s {
-        Some(step) if finest_s > 0 && step % finest_s != 0 => Err(params::bad_parameter(
-            "step",
-            format!(
-                "must be a multiple of {finest_s}s: a part of the window is only kept rolled up"
-            ),
-        )),
-        None if finest_s > 0 || window.to - window.from > MAX_RAW => {
-            Ok(Some(params::fitting_step(window, finest_s)))
-        }
-        step => Ok(step),
-    }
-}
-
 /// Different times among points ordered by time.
 fn moments(points: &[StackPoint]) -> usize {
     points.chunk_by(|one, other| one.sampled_at == other.sampled_at).count()
@@ -176,9 +162,7 @@ fn in_columns(mut answer: StackAnswer, points: Vec<StackPoint>) -> StackAnswer {
     for point in points {
         if last != Some(point.sampled_at) {
             last = Some(point.sampled_at);
-            // Up, so that a window that ends there holds the sample.
-            let ms = (point.sampled_at.unix_timestamp_nanos() + 999_999).div_euclid(1_000_000);
-            answer.times_ms.push(i64::try_from(ms).unwrap_or_default());
+            answer.times_ms.push(params::end_ms(point.sampled_at));
             answer.covered_ms.push(point.covered_ms);
         }
         let at = answer.times_ms.len() - 1;
