@@ -4,6 +4,8 @@
 //! load the authorities, bind both doors, start the writers, then everything that asks them. What
 //! fails before the doors are open ends the process with a sentence that says what to do.
 
+mod keeper;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,13 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::{self, ApiState};
 use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
-use crate::authority::{self, Authorities, AuthorityError};
+use crate::authority::AuthorityError;
+use crate::authority::live::LiveAuthorities;
 use crate::config::{Config, ConfigError};
 use crate::document;
+
 use crate::doors::limits::ConnectionLimits;
-use crate::doors::tls::{self, ServerLeaf, TlsError};
+use crate::doors::tls::{self, TlsError};
 use crate::doors::{self, Door, DoorError, layers};
 use crate::enroll::{self, EnrollState};
 use crate::error::Chain;
@@ -31,6 +35,8 @@ use crate::maintenance;
 use crate::store::migrate::SchemaError;
 use crate::store::{Store, StoreError};
 use crate::web;
+use keeper::AuthorityKeeper;
+pub use keeper::LoadError;
 
 /// Connections for operators' questions.
 const READER_CONNECTIONS: u32 = 4;
@@ -56,6 +62,9 @@ pub enum StartError {
     /// See there.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// See there.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// See there.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -93,11 +102,10 @@ pub async fn start(
         store.migrate().await?;
     }
     store.check_schema().await?;
-    let authorities = Arc::new(authority::load(&store, &config.ca_key_file).await?);
     #[expect(clippy::disallowed_methods, reason = "start-up: the first certificate's beginning")]
     let now = OffsetDateTime::now_utc();
     let names = config.agent_door.names.clone();
-    let leaf = Arc::new(ServerLeaf::issue(&authorities.server, names, now)?);
+    let keeper = AuthorityKeeper::load(&store, config.ca_key_file.clone(), names, now).await?;
     let agent_listener = doors::bind("agent", config.agent_door.listen).await?;
     let operator_listener = doors::bind("operator", config.operator_door.listen).await?;
     let addresses = Addresses {
@@ -114,8 +122,8 @@ pub async fn start(
             config.agent_door.max_anonymous_connections,
         ),
         max_age: Duration::from_secs(config.agent_door.max_connection_age_s.into()),
-        tls: Some(tls::agent_door(&authorities, Arc::clone(&leaf))?),
-        router: agent_door_router(config, &store, &authorities, lifecycle),
+        tls: Some(keeper.tls()),
+        router: agent_door_router(config, &store, &keeper.authorities(), lifecycle),
     };
     let operator_limit = config.operator_door.max_connections;
     let operator_door = Door {
@@ -126,7 +134,7 @@ pub async fn start(
         tls: operator_tls,
         router: operator_door_router(config, &store, lifecycle, metrics.clone())?,
     };
-    lifecycle.spawn("certificate", leaf.keep_young(authorities, lifecycle.stop.clone()));
+    lifecycle.spawn("authorities", keeper.run(lifecycle.stop.clone()));
     lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
     lifecycle.spawn("maintenance", maintenance::run(store, lifecycle.stop.clone()));
     lifecycle.spawn("agent_door", agent_door.run(lifecycle.clone()));
@@ -139,7 +147,7 @@ pub async fn start(
 fn agent_door_router(
     config: &Config,
     store: &Store,
-    authorities: &Arc<Authorities>,
+    authorities: &LiveAuthorities,
     lifecycle: &Lifecycle,
 ) -> Router {
     let (writer, tasks) = ReportWriter::new(store, &config.ingest, &lifecycle.drained);
@@ -148,7 +156,7 @@ fn agent_door_router(
     }
     let ingest_state = IngestState::new(store.clone(), writer, &config.ingest);
     let checks = Arc::new(CertificateChecks::new(store.clone(), CHECK_TTL));
-    let enroll_state = EnrollState::new(store.clone(), Arc::clone(authorities), config);
+    let enroll_state = EnrollState::new(store.clone(), authorities.clone(), config);
     let router = OpenApiRouter::default()
         .merge(ingest::routes(ingest_state))
         .merge(enroll::routes(enroll_state))

@@ -6,18 +6,27 @@
 //! keys sealed under the key in `ca_key_file`, which every replica has and the database never sees.
 //!
 //! `init` makes both, once per database, whichever replica is first: the others use the winner's.
+//!
+//! Either can be replaced while the fleet reports ([`rotation`]): the next one is trusted before it
+//! signs, the old one after it signs no more, and every replica reads the change within
+//! [`live::RELOAD`].
 
 pub mod issue;
+pub mod live;
+pub mod rotation;
 pub mod sealing;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::auth::secret::hex;
 use crate::store::authorities::AuthorityRow;
 use crate::store::{Store, StoreError};
 use sealing::{SealingError, SealingKey};
@@ -46,6 +55,8 @@ impl Purpose {
 
 /// An authority that can sign.
 pub struct Authority {
+    /// In the table.
+    pub authority_id: Uuid,
     /// PEM, one certificate.
     pub certificate_pem: String,
     /// The same in DER.
@@ -53,13 +64,64 @@ pub struct Authority {
     pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
-/// Both authorities.
+/// The authorities that sign, and all that are trusted.
 pub struct Authorities {
     /// Signs the agent door's certificates.
     pub server: Authority,
     /// Signs the agents' certificates.
     pub client: Authority,
+    /// Whom to trust while authorities take turns.
+    pub trust: Trust,
     pub(crate) nonce_key: ring::hmac::Key,
+}
+
+/// Every authority that is trusted: those that sign, those that will, those that did.
+pub struct Trust {
+    /// Server authorities, PEM, for agents.
+    pub server_bundle_pem: String,
+    /// Client authorities, PEM, for proxies that end TLS.
+    pub client_bundle_pem: String,
+    /// Client authorities, for the doors.
+    pub client_roots: Arc<RootCertStore>,
+    /// 32 hex digits, of the server bundle and of who signs the agents' certificates: another one means
+    /// that agents have something to fetch.
+    pub id: String,
+}
+
+impl Trust {
+    fn of(rows: &[AuthorityRow]) -> Result<Self, AuthorityError> {
+        let bundle = |purpose: Purpose| -> String {
+            let of_purpose = rows.iter().filter(|row| row.purpose == purpose.as_str());
+            of_purpose.map(|row| row.certificate_pem.as_str()).collect()
+        };
+        let (server_bundle_pem, client_bundle_pem) =
+            (bundle(Purpose::Server), bundle(Purpose::Client));
+        let unreadable = || AuthorityError::Certificate {
+            purpose: Purpose::Client,
+            what: "read",
+            source: rcgen::Error::CouldNotParseCertificate,
+        };
+        let mut client_roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(client_bundle_pem.as_bytes()) {
+            let added = client_roots.add(root.map_err(|_| unreadable())?);
+            added.map_err(|_| unreadable())?;
+        }
+        let client_roots = Arc::new(client_roots);
+        let id = trust_id(rows);
+        Ok(Self { server_bundle_pem, client_bundle_pem, client_roots, id })
+    }
+}
+
+/// See [`Trust::id`].
+pub(crate) fn trust_id(rows: &[AuthorityRow]) -> String {
+    let mut digest = Sha256::new();
+    for row in rows {
+        let counts = row.purpose == Purpose::Server.as_str() || row.state == "active";
+        if counts {
+            digest.update(row.authority_id.as_bytes());
+        }
+    }
+    hex(&digest.finalize()[..16])
 }
 
 /// Why there are no authorities to work with.
@@ -93,7 +155,7 @@ pub async fn init(
     key_file: &Path,
     now: OffsetDateTime,
 ) -> Result<Authorities, AuthorityError> {
-    let exist = !store.active_authorities().await?.is_empty();
+    let exist = !store.authorities().await?.is_empty();
     let (key, made) = if exist {
         (SealingKey::read(key_file)?, false)
     } else {
@@ -112,23 +174,27 @@ pub async fn init(
     loaded
 }
 
-/// Loads the authorities that `init` made.
-pub async fn load(store: &Store, key_file: &Path) -> Result<Authorities, AuthorityError> {
-    if store.active_authorities().await?.is_empty() {
+/// Opens the authorities that `init` made.
+pub fn open(rows: &[AuthorityRow], key_file: &Path) -> Result<Authorities, AuthorityError> {
+    if rows.is_empty() {
         return Err(AuthorityError::Missing(Purpose::Server));
     }
-    load_with(store, &SealingKey::read(key_file)?).await
+    open_all(rows, &SealingKey::read(key_file)?)
 }
 
 async fn load_with(store: &Store, key: &SealingKey) -> Result<Authorities, AuthorityError> {
-    let rows = store.active_authorities().await?;
-    let open = |purpose: Purpose| {
-        let row = rows.iter().find(|row| row.purpose == purpose.as_str());
-        open(purpose, row.ok_or(AuthorityError::Missing(purpose))?, key)
+    open_all(&store.authorities().await?, key)
+}
+
+fn open_all(rows: &[AuthorityRow], key: &SealingKey) -> Result<Authorities, AuthorityError> {
+    let of = |purpose: Purpose| {
+        let row = rows.iter().find(|row| row.purpose == purpose.as_str() && row.state == "active");
+        open_one(purpose, row.ok_or(AuthorityError::Missing(purpose))?, key)
     };
     Ok(Authorities {
-        server: open(Purpose::Server)?,
-        client: open(Purpose::Client)?,
+        server: of(Purpose::Server)?,
+        client: of(Purpose::Client)?,
+        trust: Trust::of(rows)?,
         nonce_key: key.nonce_key(),
     })
 }
@@ -146,15 +212,17 @@ fn make(
     Ok(AuthorityRow {
         authority_id,
         purpose: purpose.as_str().into(),
+        state: "active".into(),
         certificate_pem: certificate.pem(),
         spki_sha256: Sha256::digest(key_pair.subject_public_key_info()).to_vec(),
         sealed_private_key: key.seal(authority_id, purpose.as_str(), key_pair.serialized_der())?,
         sealing_key_id: key.id().to_owned(),
         not_after: parameters.not_after,
+        state_changed_at: now,
     })
 }
 
-fn open(
+fn open_one(
     purpose: Purpose,
     row: &AuthorityRow,
     key: &SealingKey,
@@ -170,5 +238,6 @@ fn open(
     let certificate_der = CertificateDer::from_pem_slice(row.certificate_pem.as_bytes())
         .map_err(|_| failed(rcgen::Error::CouldNotParseCertificate))?;
     let issuer = Issuer::from_ca_cert_der(&certificate_der, key_pair).map_err(failed)?;
-    Ok(Authority { certificate_pem: row.certificate_pem.clone(), certificate_der, issuer })
+    let (authority_id, certificate_pem) = (row.authority_id, row.certificate_pem.clone());
+    Ok(Authority { authority_id, certificate_pem, certificate_der, issuer })
 }

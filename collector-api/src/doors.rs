@@ -67,7 +67,7 @@ pub struct Door {
     /// Age after which a connection is closed with its next answer, ± 20 %.
     pub max_age: Duration,
     /// None: plain HTTP.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<tls::LiveTls>,
     /// The routes.
     pub router: Router,
 }
@@ -123,7 +123,6 @@ impl Door {
     pub async fn run(self, lifecycle: Lifecycle) {
         let Self { name, listener, limits, max_age, tls, router } = self;
         let connections = TaskTracker::new();
-        let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -145,7 +144,7 @@ impl Door {
                     let connection = connection::Connection {
                         door: name,
                         peer,
-                        acceptor: acceptor.clone(),
+                        acceptor: tls.as_ref().map(|tls| Arc::clone(&tls.borrow()).into()),
                         router: router.clone(),
                         lifecycle: lifecycle.clone(),
                         admission,

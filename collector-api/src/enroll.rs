@@ -37,8 +37,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::auth::secret;
-use crate::authority::Authorities;
 use crate::authority::issue::HostCertificate;
+use crate::authority::live::LiveAuthorities;
 use crate::config::Config;
 use crate::doors::PeerAddress;
 use crate::error::{ApiError, ApiResult};
@@ -56,7 +56,7 @@ const MAX_SECRET_BYTES: usize = 128;
 #[derive(Clone)]
 pub struct EnrollState {
     store: Store,
-    authorities: Arc<Authorities>,
+    authorities: LiveAuthorities,
     rates: Arc<EnrollmentRates>,
     endpoints: Arc<Vec<String>>,
     host_life: Duration,
@@ -64,7 +64,7 @@ pub struct EnrollState {
 
 impl EnrollState {
     /// State of one replica.
-    pub fn new(store: Store, authorities: Arc<Authorities>, config: &Config) -> Self {
+    pub fn new(store: Store, authorities: LiveAuthorities, config: &Config) -> Self {
         Self {
             store,
             authorities,
@@ -209,11 +209,16 @@ impl EnrollState {
         key: &csr::HostKey,
         now: OffsetDateTime,
     ) -> ApiResult<HostCertificate> {
-        let client = &self.authorities.client;
-        client.issue_host(host_id, &key.public_key, self.host_life, now).map_err(|error| {
-            ApiError::new(ProblemCode::Internal, "The server could not sign; nothing was changed.")
+        let authorities = Arc::clone(&self.authorities.borrow());
+        authorities.client.issue_host(host_id, &key.public_key, self.host_life, now).map_err(
+            |error| {
+                ApiError::new(
+                    ProblemCode::Internal,
+                    "The server could not sign; nothing was changed.",
+                )
                 .caused_by(error)
-        })
+            },
+        )
     }
 
     fn to_store<'a>(
@@ -225,6 +230,7 @@ impl EnrollState {
         NewCertificate {
             host_id,
             serial: &certificate.serial,
+            authority_id: certificate.authority_id,
             spki_sha256,
             chain_pem: &certificate.chain_pem,
             not_before: certificate.not_before,
@@ -245,7 +251,7 @@ impl EnrollState {
         EnrollResponse {
             host_id,
             certificate_chain_pem,
-            ca_bundle_pem: self.authorities.server.certificate_pem.clone(),
+            ca_bundle_pem: self.authorities.borrow().trust.server_bundle_pem.clone(),
             not_after,
             renew_after: renew_after(not_after, self.host_life, random),
             server_time: now,

@@ -30,6 +30,8 @@ pub struct HostCertificate {
     pub not_before: OffsetDateTime,
     /// End.
     pub not_after: OffsetDateTime,
+    /// Who signed it.
+    pub authority_id: Uuid,
 }
 
 pub(super) fn authority_parameters(
@@ -122,6 +124,7 @@ impl Authority {
             serial: hex(&serial.unwrap_or_default()),
             not_before: parameters.not_before,
             not_after: parameters.not_after,
+            authority_id: self.authority_id,
         })
     }
 }

@@ -1,31 +1,26 @@
 //! TLS of both doors: 1.2 and 1.3, ring, HTTP/1.1.
 //!
 //! The agent door's certificate exists in memory only: each replica issues itself one for its names,
-//! and another after two thirds of its life. It is sent with its authority, whose key agents pin at
+//! and another after two thirds of its life or when the authority changes. It is sent with its authority, whose key agents pin at
 //! first contact. Client certificates are optional in the handshake, because a host that enrols has
 //! none; one that is shown must be of our client authority, or the handshake fails.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use rcgen::KeyPair;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::authority::issue::SERVER_LIFE;
 use crate::authority::{Authorities, Authority};
-use crate::error::Chain;
-
-/// How often the age of the certificate is looked at: often, so that a machine that slept renews soon.
-const RENEWAL_CHECK: Duration = Duration::from_mins(1);
 
 /// Why a door has no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -55,64 +50,55 @@ pub enum TlsError {
     },
 }
 
-/// The agent door's certificate, replaced while it serves.
-pub struct ServerLeaf {
-    current: RwLock<(Arc<CertifiedKey>, OffsetDateTime)>,
+/// TLS of a door, now.
+pub type LiveTls = watch::Receiver<Arc<ServerConfig>>;
+
+/// TLS of the agent door, replaced while it serves: a whole configuration at a time, so that sessions
+/// under authorities of before are not resumed.
+pub struct AgentTls {
     names: Vec<String>,
+    issued_at: OffsetDateTime,
+    current: watch::Sender<Arc<ServerConfig>>,
 }
 
-impl fmt::Debug for ServerLeaf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerLeaf").field("names", &self.names).finish_non_exhaustive()
-    }
-}
-
-impl ResolvesServerCert for ServerLeaf {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(&current.0))
-    }
-}
-
-impl ServerLeaf {
+impl AgentTls {
     /// Issues the first certificate.
-    pub fn issue(
-        authority: &Authority,
+    pub fn new(
+        authorities: &Authorities,
         names: Vec<String>,
         now: OffsetDateTime,
     ) -> Result<Self, TlsError> {
-        let current = RwLock::new((certified(authority, &names, now)?, now));
-        Ok(Self { current, names })
+        let (current, _) = watch::channel(agent_door(authorities, &names, now)?);
+        Ok(Self { names, issued_at: now, current })
+    }
+
+    /// What the door works with.
+    pub fn subscribe(&self) -> LiveTls {
+        self.current.subscribe()
+    }
+
+    /// Issues another certificate, and trusts whom `authorities` say, from the next connection on.
+    pub fn replace(
+        &mut self,
+        authorities: &Authorities,
+        now: OffsetDateTime,
+    ) -> Result<(), TlsError> {
+        self.current.send_replace(agent_door(authorities, &self.names, now)?);
+        self.issued_at = now;
+        Ok(())
     }
 
     /// Issues another one if two thirds of the current one's life are over.
-    pub fn renew(&self, authority: &Authority, now: OffsetDateTime) -> Result<bool, TlsError> {
-        let issued_at = self.current.read().unwrap_or_else(PoisonError::into_inner).1;
-        if now < issued_at + SERVER_LIFE * 2 / 3 {
-            return Ok(false);
+    pub fn renew(
+        &mut self,
+        authorities: &Authorities,
+        now: OffsetDateTime,
+    ) -> Result<(), TlsError> {
+        if now >= self.issued_at + SERVER_LIFE * 2 / 3 {
+            self.replace(authorities, now)?;
+            tracing::info!("the agent door has a new certificate");
         }
-        let next = (certified(authority, &self.names, now)?, now);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(true)
-    }
-
-    /// Keeps the certificate young, until `stop`.
-    pub async fn keep_young(
-        self: Arc<Self>,
-        authorities: Arc<Authorities>,
-        stop: CancellationToken,
-    ) {
-        while stop.run_until_cancelled(tokio::time::sleep(RENEWAL_CHECK)).await.is_some() {
-            #[expect(clippy::disallowed_methods, reason = "the loop that owns the clock")]
-            let now = OffsetDateTime::now_utc();
-            match self.renew(&authorities.server, now) {
-                Ok(true) => tracing::info!("the agent door has a new certificate"),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(error = %Chain(&error), "cannot renew the agent door's certificate");
-                }
-            }
-        }
+        Ok(())
     }
 }
 
@@ -124,28 +110,40 @@ fn certified(
     authority: &Authority,
     names: &[String],
     now: OffsetDateTime,
-) -> Result<Arc<CertifiedKey>, TlsError> {
+) -> Result<CertifiedKey, TlsError> {
     let key = KeyPair::generate().map_err(TlsError::Issue)?;
     let leaf = authority.issue_server(names, &key, now).map_err(TlsError::Issue)?;
     let chain = vec![leaf.der().clone(), authority.certificate_der.clone()];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider())?))
+    Ok(CertifiedKey::from_der(chain, key, &provider())?)
 }
 
-/// TLS of the agent door.
-pub fn agent_door(
-    authorities: &Authorities,
-    leaf: Arc<ServerLeaf>,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authorities.client.certificate_der.clone())?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+/// Verifies hosts' certificates: chain, validity, usage.
+pub fn host_verifier(roots: &Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider())
         .allow_unauthenticated()
-        .build()?;
+        .build()?)
+}
+
+fn agent_door(
+    authorities: &Authorities,
+    names: &[String],
+    now: OffsetDateTime,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    server_config(authorities, names, host_verifier(&authorities.trust.client_roots)?, now)
+}
+
+fn server_config(
+    authorities: &Authorities,
+    names: &[String],
+    verifier: Arc<dyn ClientCertVerifier>,
+    now: OffsetDateTime,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let leaf = certified(&authorities.server, names, now)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(leaf);
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(leaf)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -154,7 +152,7 @@ pub fn agent_door(
 pub fn operator_door(
     certificate_file: Option<&Path>,
     key_file: Option<&Path>,
-) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+) -> Result<Option<LiveTls>, TlsError> {
     let (certificate_file, key_file) = match (certificate_file, key_file) {
         (None, None) => return Ok(None),
         (Some(certificate), Some(key)) => (certificate, key),
@@ -173,5 +171,5 @@ pub fn operator_door(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
+    Ok(Some(watch::channel(Arc::new(config)).1))
 }

@@ -62,7 +62,9 @@ async fn get_recovery_nonce(
         ApiError::new(ProblemCode::Internal, detail)
             .caused_by(crate::auth::secret::NoRandomness(error))
     })?;
-    Ok(Answer(RecoveryNonce { nonce: nonce::issue(&state.authorities.nonce_key, random, now) }))
+    Ok(Answer(RecoveryNonce {
+        nonce: nonce::issue(&state.authorities.borrow().nonce_key, random, now),
+    }))
 }
 
 /// Gives a host whose certificate expired another one, by proof of the old key.
@@ -85,10 +87,11 @@ async fn recover_certificate(
     let now = OffsetDateTime::now_utc();
     let Json(body) = Json::<RecoverRequest>::from_request(request, &()).await?;
     check_version(body.version)?;
-    let fresh = nonce::check(&state.authorities.nonce_key, &body.nonce, now).ok_or_else(|| {
-        let detail = "The nonce is not this server's or too old: ask for another one.";
-        ApiError::new(ProblemCode::NonceInvalid, detail)
-    })?;
+    let fresh =
+        nonce::check(&state.authorities.borrow().nonce_key, &body.nonce, now).ok_or_else(|| {
+            let detail = "The nonce is not this server's or too old: ask for another one.";
+            ApiError::new(ProblemCode::NonceInvalid, detail)
+        })?;
     let old = prove(&body).ok_or_else(|| {
         let detail = "The signature is not of the certificate's key over this request.";
         ApiError::new(ProblemCode::ProofInvalid, detail)

@@ -50,15 +50,27 @@ pub(super) async fn record_host(
     host_id: Uuid,
     detail: serde_json::Value,
 ) -> Result<(), sqlx::Error> {
+    record(transaction, actor, action, ("host", &host_id.to_string()), detail).await
+}
+
+/// Writes the row of a change of any object: its type and id.
+pub(super) async fn record(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    actor: &Actor,
+    action: &str,
+    (object_type, object_id): (&str, &str),
+    detail: serde_json::Value,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "-- Store::record_host
+        "-- Store::record
         insert into audit_events (event_id, actor, actor_name, action, object_type, object_id, detail)
-        values ($1, $2, $3, $4, 'host', $5, $6)",
+        values ($1, $2, $3, $4, $5, $6, $7)",
         Uuid::now_v7(),
         actor.id,
         actor.name,
         action,
-        host_id.to_string(),
+        object_type,
+        object_id,
         detail,
     )
     .execute(&mut **transaction)

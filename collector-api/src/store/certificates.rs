@@ -42,6 +42,8 @@ pub struct NewCertificate<'a> {
     pub host_id: Uuid,
     /// Hex.
     pub serial: &'a str,
+    /// Who signed it.
+    pub authority_id: Uuid,
     /// Of the CSR's key: what makes requests idempotent.
     pub spki_sha256: [u8; 32],
     /// Leaf first.
@@ -303,8 +305,8 @@ pub(super) async fn insert_certificate(
     sqlx::query!(
         "-- Store::insert_certificate
         insert into host_certificates
-            (serial, host_id, spki_sha256, chain_pem, not_before, not_after, status)
-        values ($1, $2, $3, $4, $5, $6, $7)",
+            (serial, host_id, spki_sha256, chain_pem, not_before, not_after, status, authority_id)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)",
         new.serial,
         new.host_id,
         &new.spki_sha256[..],
@@ -312,6 +314,7 @@ pub(super) async fn insert_certificate(
         new.not_before,
         new.not_after,
         status,
+        new.authority_id,
     )
     .execute(&mut **transaction)
     .await?;
