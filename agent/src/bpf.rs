@@ -24,6 +24,7 @@ use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::records::{MAX_RECORD_BYTES, split};
 use crate::causes::chain;
 use crate::metrics::{BPF_ITERATOR_RETRIES, BPF_RECORDS_MALFORMED};
 
@@ -87,7 +88,7 @@ pub static OBJECTS: &[Object] = &[
 /// Attempts at an iterator that has nothing to say for a million objects and wants to be asked again.
 const MAX_RETRIES: u32 = 1000;
 /// Holds twice what one read of an iterator returns at most (the kernel's buffer is eight pages).
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 2 * MAX_RECORD_BYTES;
 /// `BPF_EXIST`.
 const MUST_EXIST: u64 = 2;
 /// Longest reason kept.
@@ -345,21 +346,6 @@ pub fn wait(fds: &[BorrowedFd<'_>]) {
 pub fn is_ready(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-}
-
-/// Hands over the whole records of `bytes`; how many bytes they take.
-fn split(bytes: &[u8], take: &mut impl FnMut(&[u8])) -> io::Result<usize> {
-    let mut at = 0;
-    while let Some(head) = bytes[at..].first_chunk() {
-        let length = usize::try_from(u32::from_ne_bytes(*head)).unwrap_or(usize::MAX);
-        if length < head.len() || length > READ_BYTES / 2 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record without its length"));
-        }
-        let Some(record) = bytes.get(at..at + length) else { break };
-        take(record);
-        at += length;
-    }
-    Ok(at)
 }
 
 /// The kernel's types, or why BPF is of no use here.

@@ -6,6 +6,7 @@
 //! collector that needs them. No input makes a parser panic: a file that does not hold what its
 //! documentation says is a [`ParseError`], never a zero.
 
+pub mod boot;
 pub mod cgroup;
 pub mod passwd;
 pub mod pid;

@@ -15,6 +15,7 @@ use shared_model::Timestamp;
 use time::OffsetDateTime;
 
 use crate::eventually::eventually;
+use crate::faults::enrollment_without_limits;
 use crate::fleet::{Population, enroll};
 use crate::server::{Deployment, Doors, ServerProcess};
 use crate::simulated::plan::Shape;
@@ -48,7 +49,9 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> Result<()> {
     let doors = Doors::free()?;
     let endpoints = vec![doors.agent_endpoint()];
-    let deployment = Deployment::create("bench-web", &arguments.database_url, endpoints).await?;
+    let mut deployment =
+        Deployment::create("bench-web", &arguments.database_url, endpoints).await?;
+    deployment.environment = enrollment_without_limits();
     let server = deployment.start("server", doors).await?;
     #[expect(clippy::disallowed_methods, reason = "a benchmark owns its clock")]
     let now = OffsetDateTime::now_utc();

@@ -2,11 +2,20 @@
 
 #![no_main]
 
-use agent::bpf::records::{Event, parse_event, parse_task};
+use agent::bpf::records::{Event, MAX_RECORD_BYTES, parse_event, parse_task, split};
 use agent::sockets::traced::record;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    let mut records = 0;
+    let used = split(bytes, &mut |record| {
+        assert!((4..=MAX_RECORD_BYTES).contains(&record.len()));
+        records += record.len();
+        let _ = (parse_task(record), parse_event(record));
+    });
+    if let Ok(used) = used {
+        assert_eq!(used, records);
+    }
     let _ = parse_task(bytes);
     if let Some(Event::Exec(exec)) = parse_event(bytes) {
         assert!(exec.line.len() < bytes.len());

@@ -3,7 +3,12 @@
 //! All integers are native. A record that is shorter than its layout is none; a longer one is of a later
 //! program and read as far as it is known.
 
+use std::io;
+
 use crate::metrics::BPF_RECORDS_MALFORMED;
+
+/// Largest record that a program writes, bytes; a longer one is taken for damage.
+pub const MAX_RECORD_BYTES: usize = 32 << 10;
 
 /// `HAS_IO`: the kernel counts I/O.
 const HAS_IO: u32 = 1;
@@ -191,6 +196,22 @@ pub struct Subject {
     pub user_id: u32,
     /// Up to the first NUL.
     pub comm: Comm,
+}
+
+/// Hands over the whole records of `bytes`, each with its length (a native `u32`, itself included) in
+/// front; how many bytes they take. The rest is the beginning of a record.
+pub fn split(bytes: &[u8], take: &mut impl FnMut(&[u8])) -> io::Result<usize> {
+    let mut at = 0;
+    while let Some(head) = bytes[at..].first_chunk() {
+        let length = usize::try_from(u32::from_ne_bytes(*head)).unwrap_or(usize::MAX);
+        if length < head.len() || length > MAX_RECORD_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record without its length"));
+        }
+        let Some(record) = bytes.get(at..at + length) else { break };
+        take(record);
+        at += length;
+    }
+    Ok(at)
 }
 
 /// A record of the iterator `tasks`.

@@ -1,6 +1,7 @@
 //! `/proc/loadavg` and `/proc/uptime`.
 
 use super::{Batch, CollectError, Collector, Setup, Tick, text};
+use crate::procfs::boot::parse_uptime;
 use crate::procfs::{ParseError, Reader, Root};
 
 /// See [`super::Registration::build`].
@@ -27,13 +28,6 @@ pub fn parse_loadavg(bytes: &[u8]) -> Result<[f64; 3], ParseError> {
     }
 }
 
-/// Reads `/proc/uptime`: whole seconds since boot.
-pub fn parse_uptime(bytes: &[u8]) -> Result<u64, ParseError> {
-    let text = text(bytes)?;
-    let seconds = text.split(['.', ' ', '\n']).next().unwrap_or_default();
-    seconds.parse().map_err(|_| ParseError("uptime"))
-}
-
 impl Collector for Load {
     fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("loadavg");
@@ -43,8 +37,8 @@ impl Collector for Load {
         batch.host.load_5m = Some(five);
         batch.host.load_15m = Some(fifteen);
         let path = self.root.proc.join("uptime");
-        batch.host.uptime_s =
-            Some(parse_uptime(self.reader.read(&path)?).map_err(|error| error.of(&path))?);
+        let uptime = parse_uptime(self.reader.read(&path)?).map_err(|error| error.of(&path))?;
+        batch.host.uptime_s = Some(uptime.as_secs());
         Ok(())
     }
 }
@@ -54,19 +48,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loads_and_uptime() {
+    fn loads() {
         assert_eq!(parse_loadavg(b"0.20 1.18 12.12 1/80 11206\n"), Ok([0.20, 1.18, 12.12]));
-        assert_eq!(parse_uptime(b"350735.47 234388.90\n"), Ok(350_735));
-        assert_eq!(parse_uptime(b"7.01 3.20\n"), Ok(7));
     }
 
     #[test]
     fn what_is_neither_says_so() {
         for bytes in [&b""[..], b"1 2", b"a b c", b"NaN 1 1", b"-1 1 1", b"\xff"] {
             assert!(parse_loadavg(bytes).is_err(), "{bytes:?}");
-        }
-        for bytes in [&b""[..], b"x", b"-3.1 2", b"\xff"] {
-            assert!(parse_uptime(bytes).is_err(), "{bytes:?}");
         }
     }
 }

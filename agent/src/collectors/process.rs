@@ -42,7 +42,7 @@ mod walk;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared_model::{FieldSource, ProcessSample, Tier, Timestamp};
+use shared_model::{FieldSource, ProcessSample, Tier};
 use uuid::Uuid;
 
 use self::dictionary::{Dictionary, Table};
@@ -55,7 +55,8 @@ use self::source::Source;
 use self::walk::Walk;
 use super::{Batch, CollectError, Collector, Setup, Tick};
 use crate::bpf::Bpf;
-use crate::procfs::{ParseError, Reader, Root, lines, parse_u64};
+use crate::procfs::boot::parse_btime;
+use crate::procfs::{Reader, Root};
 use crate::profile::Profile;
 use crate::sockets::Sockets;
 
@@ -312,14 +313,6 @@ impl Processes {
         self.exits.report(&self.table, &mut self.dictionary, &clock, batch);
         Ok(())
     }
-}
-
-/// Wall-clock time of the boot: `btime` of `/proc/stat`.
-fn parse_btime(bytes: &[u8]) -> Result<Timestamp, ParseError> {
-    lines(bytes)
-        .find_map(|line| parse_u64(line.strip_prefix(b"btime ")?))
-        .and_then(|seconds| Timestamp::from_unix_timestamp(seconds.try_into().ok()?).ok())
-        .ok_or(ParseError("btime"))
 }
 
 fn from_ticks(ticks: u64, ticks_per_second: u64) -> Duration {

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use shared_model::{InstanceId, ProcessDefinition, ProcessId};
+use shared_model::{InstanceId, ProcessDefinition, ProcessId, Timestamp};
 
-use super::walk::parse_uptime;
+use super::walk::in_ticks;
 use super::*;
 use crate::collectors::{block_device, filesystem, network_interface};
 use crate::profile::Pattern;
@@ -276,14 +276,10 @@ fn a_command_line_that_hangs_delays_only_itself() {
 }
 
 #[test]
-fn uptime_and_boot_time() {
-    assert_eq!(parse_uptime(b"12345.67 9.00\n", 100), Ok(1_234_567));
-    assert_eq!(parse_uptime(b"12345.67 9.00\n", 1000), Ok(12_345_670));
-    for bad in [&b""[..], b"12345", b"1.2 3.4", b".00", b"x.00 1"] {
-        assert_eq!(parse_uptime(bad, 100), Err(ParseError("uptime")));
-    }
-    assert_eq!(parse_btime(b"cpu 1\nbtime 60\n").unwrap().unix_timestamp(), 60);
-    assert_eq!(parse_btime(b"cpu 1\n"), Err(ParseError("btime")));
+fn times_in_clock_ticks() {
+    assert_eq!(in_ticks(Duration::from_millis(12_345_670), 100), 1_234_567);
+    assert_eq!(in_ticks(Duration::from_millis(12_345_670), 1000), 12_345_670);
+    assert_eq!(in_ticks(Duration::from_secs(u64::MAX), 100), u64::MAX);
     assert_eq!(from_ticks(150, 100), Duration::from_millis(1500));
 }
 

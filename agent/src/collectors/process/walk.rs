@@ -10,7 +10,8 @@ use crate::bpf::{BpfError, records};
 use crate::causes::chain;
 use crate::collectors::{CollectError, Tick};
 use crate::metrics::BPF_ITERATORS_FAILED;
-use crate::procfs::{ParseError, ProcfsError, fields, parse_u64};
+use crate::procfs::ProcfsError;
+use crate::procfs::boot::parse_uptime;
 
 /// When a walk began.
 #[derive(Clone, Copy)]
@@ -170,19 +171,13 @@ impl Processes {
     fn uptime_ticks(&mut self) -> Result<u64, ProcfsError> {
         let path = self.root.proc.join("uptime");
         let file = self.reader.read(&path)?;
-        parse_uptime(file, self.units.ticks_per_second).map_err(|error| error.of(path))
+        let uptime = parse_uptime(file).map_err(|error| error.of(path))?;
+        Ok(in_ticks(uptime, self.units.ticks_per_second))
     }
 }
 
-/// Time since boot, first number of `/proc/uptime`, in clock ticks.
-pub(super) fn parse_uptime(bytes: &[u8], ticks_per_second: u64) -> Result<u64, ParseError> {
-    let parse = || {
-        let text = fields(bytes).next()?;
-        let point = text.iter().position(|&byte| byte == b'.')?;
-        let (seconds, hundredths) = (parse_u64(&text[..point])?, &text[point + 1..]);
-        let hundredths = if hundredths.len() == 2 { parse_u64(hundredths)? } else { return None };
-        let hundredths = seconds.checked_mul(100)?.checked_add(hundredths)?;
-        Some(hundredths.checked_mul(ticks_per_second)? / 100)
-    };
-    parse().ok_or(ParseError("uptime"))
+/// Whole clock ticks of a time since boot.
+pub(super) fn in_ticks(uptime: Duration, ticks_per_second: u64) -> u64 {
+    let part = u64::from(uptime.subsec_millis()) * ticks_per_second / 1000;
+    uptime.as_secs().saturating_mul(ticks_per_second).saturating_add(part)
 }
