@@ -37,6 +37,21 @@ export async function a_thousand_hosts_are_listed_filtered_and_sorted(browser) {
   await visitor.leave();
 }
 
+export async function lines_are_drawn_by_the_answer_that_brings_them(browser) {
+  const visitor = await Visitor.arrive(browser);
+  const { page } = visitor;
+  // Once the rows are there, a new list is kept waiting: nothing else can cause them to be drawn again.
+  let held = false;
+  await page.route(/\/v1\/hosts\?/, (route) => (held ? undefined : route.continue()));
+  await visitor.open("/");
+  await visitor.logIn();
+  await rows(visitor).first().waitFor();
+  held = true;
+  await page.locator(".spark path[d*=L]").first().waitFor({ state: "attached" });
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await visitor.leave();
+}
+
 export async function typing_and_scrolling_stay_quick(browser) {
   const visitor = await fleet(browser);
   const { page } = visitor;

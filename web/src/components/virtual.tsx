@@ -29,8 +29,10 @@ export function Virtual<Row>({ label, rows, height, head, row, id, seen }: Props
     observer.observe(element);
     return () => observer.disconnect();
   }, []);
-  const first = Math.max(0, Math.floor(top / height) - BEYOND);
-  const last = Math.min(rows.length, Math.ceil((top + room) / height) + BEYOND);
+  // A list that became shorter has no row where the scroll bar still is until the browser moves it.
+  const at = Math.min(top, Math.max(0, rows.length * height - room));
+  const first = Math.max(0, Math.floor(at / height) - BEYOND);
+  const last = Math.min(rows.length, Math.ceil((at + room) / height) + BEYOND);
   const shown = rows.slice(first, last);
   const key = shown.map(id).join();
   useEffect(() => seen?.(shown), [key]);
@@ -42,7 +44,7 @@ export function Virtual<Row>({ label, rows, height, head, row, id, seen }: Props
       <div class="virtual-head" role="rowgroup">{head}</div>
       <div role="rowgroup" class="virtual-body" style={{ height: `${rows.length * height}px` }}>
         <div style={{ transform: `translateY(${first * height}px)` }} role="presentation">
-          {shown.map((one, at) => row(one, first + at))}
+          {shown.map((one, offset) => row(one, first + offset))}
         </div>
       </div>
     </div>

@@ -6,6 +6,12 @@ import { range } from "../../time";
 
 export type Sparklines = ReadonlyMap<string, Schemas["SparkLine"]>;
 
+interface Known {
+  window: string;
+  answer: Schemas["SparkAnswer"] | null;
+  lines: Sparklines;
+}
+
 const PAUSE_MS = 120;
 const MOST = 100;
 
@@ -24,9 +30,14 @@ export function useSparklines(hosts: Schemas["HostSummary"][]): Sparklines {
   const ids = useSettled(hosts.slice(0, MOST).map((host) => host.host_id).sort().join());
   // The list itself says when the server cannot be asked.
   const { data } = useAsked<Schemas["SparkAnswer"]>(ids === "" ? null : path("/v1/sparklines", { hosts: ids, from, to }));
-  const known = useRef<{ window: string; lines: Map<string, Schemas["SparkLine"]> }>({ window: "", lines: new Map() });
+  const known = useRef<Known>({ window: "", answer: null, lines: new Map() });
   const window = `${from} ${to}`;
-  if (known.current.window !== window) known.current = { window, lines: new Map() };
-  for (const line of data?.hosts ?? []) known.current.lines.set(line.host_id, line);
+  if (known.current.window !== window) known.current = { window, answer: null, lines: new Map() };
+  if (data && data !== known.current.answer) {
+    // Another map, not the same one with more in it: a row whose properties are what they were is not drawn again.
+    const lines = new Map(known.current.lines);
+    for (const line of data.hosts) lines.set(line.host_id, line);
+    known.current = { window, answer: data, lines };
+  }
   return known.current.lines;
 }
