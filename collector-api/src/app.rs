@@ -4,12 +4,13 @@
 //! load the authorities, bind both doors, start the writers, then everything that asks them. What
 //! fails before the doors are open ends the process with a sentence that says what to do.
 
-mod keeper;
+pub mod keeper;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use time::OffsetDateTime;
@@ -24,8 +25,8 @@ use crate::config::{Config, ConfigError};
 use crate::document;
 
 use crate::doors::limits::ConnectionLimits;
-use crate::doors::tls::{self, TlsError};
-use crate::doors::{self, Door, DoorError, layers};
+use crate::doors::tls::{self, Clients, LiveTls, TlsError};
+use crate::doors::{self, Door, DoorError, forwarded, layers, proxied};
 use crate::enroll::{self, EnrollState};
 use crate::error::Chain;
 use crate::health;
@@ -35,8 +36,7 @@ use crate::maintenance;
 use crate::store::migrate::SchemaError;
 use crate::store::{Store, StoreError};
 use crate::web;
-use keeper::AuthorityKeeper;
-pub use keeper::LoadError;
+use keeper::{AuthorityKeeper, LoadError};
 
 /// Connections for operators' questions.
 const READER_CONNECTIONS: u32 = 4;
@@ -83,6 +83,8 @@ pub struct Addresses {
     pub agent: SocketAddr,
     /// Operator door.
     pub operator: SocketAddr,
+    /// Proxied door, if there is one.
+    pub proxied: Option<SocketAddr>,
 }
 
 /// Starts everything on `lifecycle`. The caller then waits for [`Lifecycle::run`].
@@ -93,6 +95,8 @@ pub async fn start(
     metrics: PrometheusHandle,
 ) -> Result<Addresses, StartError> {
     doors::check_operator_door(&config.operator_door)?;
+    proxied::check(&config.proxied_door)?;
+    let proxies = tls::proxies(config.proxied_door.proxy_ca_file.as_deref())?;
     let operator_tls = tls::operator_door(
         config.operator_door.tls_certificate_file.as_deref(),
         config.operator_door.tls_key_file.as_deref(),
@@ -105,14 +109,16 @@ pub async fn start(
     #[expect(clippy::disallowed_methods, reason = "start-up: the first certificate's beginning")]
     let now = OffsetDateTime::now_utc();
     let names = config.agent_door.names.clone();
-    let keeper = AuthorityKeeper::load(&store, config.ca_key_file.clone(), names, now).await?;
+    let mut keeper = AuthorityKeeper::load(&store, config.ca_key_file.clone()).await?;
     let agent_listener = doors::bind("agent", config.agent_door.listen).await?;
     let operator_listener = doors::bind("operator", config.operator_door.listen).await?;
-    let addresses = Addresses {
+    let mut addresses = Addresses {
+        proxied: None,
         agent: agent_listener.local_addr().unwrap_or(config.agent_door.listen),
         operator: operator_listener.local_addr().unwrap_or(config.operator_door.listen),
     };
 
+    let agents = agent_router(config, &store, &keeper.authorities(), lifecycle);
     let agent_door = Door {
         name: "agent",
         listener: agent_listener,
@@ -122,8 +128,10 @@ pub async fn start(
             config.agent_door.max_anonymous_connections,
         ),
         max_age: Duration::from_secs(config.agent_door.max_connection_age_s.into()),
-        tls: Some(keeper.tls()),
-        router: agent_door_router(config, &store, &keeper.authorities(), lifecycle),
+        tls: Some(keeper.tls(names.clone(), Clients::Hosts, now)?),
+        only_from: None,
+        proxy_protocol_from: config.agent_door.proxy_protocol_from.clone(),
+        router: layers::wrap("agent", agents.clone().layer(from_fn(forwarded::ignore))),
     };
     let operator_limit = config.operator_door.max_connections;
     let operator_door = Door {
@@ -132,8 +140,21 @@ pub async fn start(
         limits: ConnectionLimits::new("operator", operator_limit, operator_limit),
         max_age: doors::MAX_OPERATOR_CONNECTION_AGE,
         tls: operator_tls,
+        only_from: None,
+        proxy_protocol_from: Vec::new(),
         router: operator_door_router(config, &store, lifecycle, metrics.clone())?,
     };
+    let proxied = match config.proxied_door.listen {
+        None => None,
+        Some(listen) => {
+            let tls = keeper.tls(names, proxies, now)?;
+            let door = proxied_door(config, listen, tls, agents, keeper.authorities()).await?;
+            let address = door.listener.local_addr().unwrap_or(listen);
+            lifecycle.spawn("proxied_door", door.run(lifecycle.clone()));
+            Some(address)
+        }
+    };
+    addresses.proxied = proxied;
     lifecycle.spawn("authorities", keeper.run(lifecycle.stop.clone()));
     lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
     lifecycle.spawn("maintenance", maintenance::run(store, lifecycle.stop.clone()));
@@ -143,8 +164,31 @@ pub async fn start(
     Ok(addresses)
 }
 
-/// The agent door's URL map.
-fn agent_door_router(
+/// The door of proxies that end TLS: the agents' routes, under what the proxies forward.
+async fn proxied_door(
+    config: &Config,
+    listen: SocketAddr,
+    tls: LiveTls,
+    agents: Router,
+    authorities: LiveAuthorities,
+) -> Result<Door, StartError> {
+    let door = &config.proxied_door;
+    let forwarding = proxied::forwarding(door, authorities)?;
+    let identified = agents.layer(from_fn_with_state(forwarding, forwarded::identify));
+    Ok(Door {
+        name: "proxied",
+        listener: doors::bind("proxied", listen).await?,
+        limits: ConnectionLimits::new("proxied", door.max_connections, door.max_connections),
+        max_age: Duration::from_secs(config.agent_door.max_connection_age_s.into()),
+        tls: Some(tls),
+        only_from: Some(door.trusted_proxies.clone()),
+        proxy_protocol_from: Vec::new(),
+        router: layers::wrap("proxied", identified),
+    })
+}
+
+/// The agents' URL map.
+fn agent_router(
     config: &Config,
     store: &Store,
     authorities: &LiveAuthorities,
@@ -162,7 +206,7 @@ fn agent_door_router(
         .merge(enroll::routes(enroll_state))
         .merge(health::routes(lifecycle.draining.clone()))
         .layer(Extension(checks));
-    layers::wrap("agent", router.into())
+    router.into()
 }
 
 /// The operator door's URL map.

@@ -12,11 +12,15 @@
 //! | `agent_endpoints` | from `agent_door` | written into enrolment tokens |
 //! | `drain_delay_ms` | 0 | time between `/readyz` turning 503 and the listeners closing |
 //! | `[agent_door] listen`, `names`, `max_connections` | `0.0.0.0:7443`, this host, 4096 | |
+//! | `[agent_door] proxy_protocol_from` | nobody | networks of balancers that speak PROXY protocol v2 |
+//! | `[proxied_door]` | off | see [`ProxiedDoor`]: for proxies that end TLS |
 //! | `[operator_door] listen`, `tls_certificate_file`, `tls_key_file`, `insecure` | `127.0.0.1:7080` | |
 //! | `[database] max_connections` | 16 | |
 //! | `[certificates] host_life_s` | 30 days | life of hosts' certificates |
 //! | `[enrollment]` | see [`Enrollment`] | request rates |
 //! | `[ingest]` | see [`IngestSettings`] | limits of reports |
+
+pub mod network;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,6 +29,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::ingest::IngestSettings;
+use network::Network;
 
 /// Prefix of every variable.
 const ENV_PREFIX: &str = "PROCFLEET_";
@@ -45,6 +50,8 @@ pub struct Config {
     pub drain_delay_ms: u64,
     /// The door of the agents.
     pub agent_door: AgentDoor,
+    /// The door of agents behind a proxy that ends TLS.
+    pub proxied_door: ProxiedDoor,
     /// The door of the operators.
     pub operator_door: OperatorDoor,
     /// Connections to the database.
@@ -72,6 +79,54 @@ pub struct AgentDoor {
     /// Age after which a connection ends with its next answer, ± 20 %, seconds: its agent connects again, perhaps
     /// to another replica.
     pub max_connection_age_s: u32,
+    /// Networks of balancers that begin every connection with a PROXY protocol version 2 header.
+    pub proxy_protocol_from: Vec<Network>,
+}
+
+/// `[proxied_door]`: a listener for proxies that end TLS, verify hosts' certificates and forward them in
+/// a header. Off unless `listen` is set. It speaks TLS with the certificate of the agent door.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxiedDoor {
+    /// Address and port.
+    pub listen: Option<SocketAddr>,
+    /// Networks of the proxies; others are closed before TLS.
+    pub trusted_proxies: Vec<Network>,
+    /// PEM: the authority of the client certificate that a proxy shows. This or `secret_file`.
+    pub proxy_ca_file: Option<PathBuf>,
+    /// What a proxy sends as `procfleet-proxy-secret`, 16 bytes at least, mode 0600. This or
+    /// `proxy_ca_file`.
+    pub secret_file: Option<PathBuf>,
+    /// How the certificate is written.
+    pub certificate_form: CertificateForm,
+    /// In which header. None: the usual one of the form.
+    pub certificate_header: Option<String>,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+/// How a proxy writes a certificate into a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateForm {
+    /// RFC 9440: `:<base64 of DER>:`; `client-cert`.
+    Rfc9440,
+    /// PEM, percent-encoded: nginx's `$ssl_client_escaped_cert`, AWS's `X-Amzn-Mtls-Clientcert-Leaf`;
+    /// `x-ssl-client-cert`.
+    EscapedPem,
+    /// Envoy's `x-forwarded-client-cert`, set anew by it (`SANITIZE_SET`), with `Cert`.
+    Xfcc,
+}
+
+impl CertificateForm {
+    /// The usual header.
+    pub fn header(self) -> &'static str {
+        match self {
+            Self::Rfc9440 => "client-cert",
+            Self::EscapedPem => "x-ssl-client-cert",
+            Self::Xfcc => "x-forwarded-client-cert",
+        }
+    }
 }
 
 /// `[operator_door]`
@@ -107,19 +162,25 @@ pub struct Certificates {
     pub host_life_s: u32,
 }
 
-/// `[enrollment]`: token buckets in front of `POST /v1/enroll`. A source is an IPv4 /24 or an IPv6
-/// /64; behind a load balancer in TLS passthrough all hosts are one source.
+/// `[enrollment]`: token buckets in front of `POST /v1/enroll` and of recovery. Requests with the secret
+/// of a live token are counted by the token; all others are strangers', counted by their source, an
+/// IPv4 /24 or an IPv6 /64, and together. Behind a load balancer in TLS passthrough without the PROXY
+/// protocol all strangers are one source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Enrollment {
-    /// Requests per second of one source, sustained.
+    /// Strangers' requests per second of one source, sustained.
     pub source_per_second: f64,
-    /// Requests of one source at once.
+    /// Strangers' requests of one source at once.
     pub source_burst: f64,
-    /// Requests per second of all sources, sustained.
+    /// Strangers' requests per second of all sources, sustained.
     pub total_per_second: f64,
-    /// Requests of all sources at once.
+    /// Strangers' requests of all sources at once.
     pub total_burst: f64,
+    /// Requests per second with one token, sustained.
+    pub token_per_second: f64,
+    /// Requests with one token at once.
+    pub token_burst: f64,
 }
 
 impl Default for Config {
@@ -130,6 +191,7 @@ impl Default for Config {
             agent_endpoints: Vec::new(),
             drain_delay_ms: 0,
             agent_door: AgentDoor::default(),
+            proxied_door: ProxiedDoor::default(),
             operator_door: OperatorDoor::default(),
             database: Database::default(),
             certificates: Certificates::default(),
@@ -147,6 +209,21 @@ impl Default for AgentDoor {
             max_connections: 4096,
             max_anonymous_connections: 512,
             max_connection_age_s: 600,
+            proxy_protocol_from: Vec::new(),
+        }
+    }
+}
+
+impl Default for ProxiedDoor {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            trusted_proxies: Vec::new(),
+            proxy_ca_file: None,
+            secret_file: None,
+            certificate_form: CertificateForm::Rfc9440,
+            certificate_header: None,
+            max_connections: 1024,
         }
     }
 }
@@ -182,6 +259,8 @@ impl Default for Enrollment {
             source_burst: 300.0,
             total_per_second: 100.0,
             total_burst: 1000.0,
+            token_per_second: 100.0,
+            token_burst: 1000.0,
         }
     }
 }
@@ -224,6 +303,7 @@ impl Config {
             "agent_endpoints",
             "drain_delay_ms",
             "agent_door",
+            "proxied_door",
             "operator_door",
             "database",
             "certificates",
@@ -247,6 +327,8 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("agent_endpoints")
             .with_list_parse_key("agent_door.names")
+            .with_list_parse_key("agent_door.proxy_protocol_from")
+            .with_list_parse_key("proxied_door.trusted_proxies")
             .source(Some(ours.collect()));
         let config: Self = builder
             .add_source(environment)
@@ -332,12 +414,16 @@ mod tests {
             ("PROCFLEET_DATABASE_URL", "postgres://u:hush@db/x?password=hush"),
             ("PROCFLEET_AGENT_DOOR__LISTEN", "127.0.0.1:1"),
             ("PROCFLEET_AGENT_DOOR__NAMES", "a.example,10.0.0.1"),
+            ("PROCFLEET_AGENT_DOOR__PROXY_PROTOCOL_FROM", "10.0.0.0/8,::1"),
+            ("PROCFLEET_PROXIED_DOOR__CERTIFICATE_FORM", "escaped_pem"),
             ("PROCFLEET_TOKEN", "pfj1_x"),
             ("PROCFLEET_TEST_POSTGRESQL_URL", "x"),
         ])
         .unwrap();
         assert_eq!(config.agent_door.names, ["a.example", "10.0.0.1"]);
         assert_eq!(config.endpoints(), ["https://a.example:1"]);
+        assert_eq!(config.agent_door.proxy_protocol_from.len(), 2);
+        assert_eq!(config.proxied_door.certificate_form, CertificateForm::EscapedPem);
         let shown = format!("{config:?}");
         assert!(shown.contains("postgres://u:***@db/x"), "{shown}");
         assert!(!shown.contains("hush"), "{shown}");

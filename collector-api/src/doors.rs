@@ -1,10 +1,13 @@
-//! The two doors: where connections come in, and everything that protects a handler from them.
+//! The doors: where connections come in, and everything that protects a handler from them.
 //!
 //! The agent door speaks TLS with our own certificates; the operator door plain HTTP on loopback, or
 //! TLS from files. They are never the same listener, and neither serves a route of the other.
 //!
-//! A connection passes, in this order: the accept limit (beyond it: closed at once, counted, nothing
-//! parsed), the limit on connections without a verified client certificate, the TLS handshake with
+//! A third one, the proxied door, is for proxies that end the agents' TLS ([`forwarded`]); off unless
+//! configured.
+//!
+//! A connection passes, in this order: the networks it may come from, the accept limit (beyond it: closed at once, counted, nothing
+//! parsed), the limit on connections without a verified client certificate, the PROXY header where there is one, the TLS handshake with
 //! its timeout, the limit on connections of one host, the header timeout, the request timeout, the
 //! body limit of the route. A connection that never proved a host's identity serves one request and has [`ANONYMOUS_IDLE`] to ask it, so
 //! that strangers can hold few connections, briefly, and never those of the fleet. A verified one is
@@ -14,8 +17,11 @@
 //! own set of limits.
 
 pub mod connection;
+pub mod forwarded;
 pub mod layers;
 pub mod limits;
+pub mod proxied;
+pub mod proxy_protocol;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -27,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use crate::config::OperatorDoor;
+use crate::config::network::Network;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{CONNECTIONS_FAILED, CONNECTIONS_SHED};
 
@@ -58,7 +65,7 @@ pub struct PeerAddress(pub SocketAddr);
 
 /// A listener and what it serves.
 pub struct Door {
-    /// `agent` or `operator`: label of metrics and logs.
+    /// `agent`, `proxied` or `operator`: label of metrics and logs.
     pub name: &'static str,
     /// Bound already, so that a taken port fails the start.
     pub listener: TcpListener,
@@ -68,6 +75,10 @@ pub struct Door {
     pub max_age: Duration,
     /// None: plain HTTP.
     pub tls: Option<tls::LiveTls>,
+    /// Networks whose connections are taken; none: all.
+    pub only_from: Option<Vec<Network>>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_protocol_from: Vec<Network>,
     /// The routes.
     pub router: Router,
 }
@@ -90,6 +101,22 @@ pub enum DoorError {
         #[source]
         source: std::io::Error,
     },
+    /// Anybody could say to be any host.
+    #[error(
+        "the proxied door believes what proxies say: set proxied_door.trusted_proxies to their networks, and proxied_door.proxy_ca_file or proxied_door.secret_file"
+    )]
+    AnyProxy,
+    /// The name of a header.
+    #[error("proxied_door.certificate_header is not the name of a header: {0:?}")]
+    Header(String),
+    /// The secret of the proxy.
+    #[error("the proxy's secret {} {advice}", .path.display())]
+    Secret {
+        /// Its file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        advice: String,
+    },
     /// Plain HTTP would leave this machine.
     #[error(
         "the operator door would send API keys in clear over the network: {0} is not a loopback address. Set operator_door.tls_certificate_file and operator_door.tls_key_file, or, behind a proxy that encrypts, operator_door.insecure = true"
@@ -99,7 +126,11 @@ pub enum DoorError {
 
 /// Binds the listener of a door.
 pub async fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, DoorError> {
-    let variable = if door == "agent" { "AGENT_DOOR" } else { "OPERATOR_DOOR" };
+    let variable = match door {
+        "agent" => "AGENT_DOOR",
+        "proxied" => "PROXIED_DOOR",
+        _ => "OPERATOR_DOOR",
+    };
     TcpListener::bind(address).await.map_err(|source| DoorError::Bind {
         door,
         address,
@@ -121,7 +152,8 @@ pub fn check_operator_door(config: &OperatorDoor) -> Result<(), DoorError> {
 impl Door {
     /// Accepts until `stop`, then waits for the connections, at most until `kill`.
     pub async fn run(self, lifecycle: Lifecycle) {
-        let Self { name, listener, limits, max_age, tls, router } = self;
+        let Self { name, listener, limits, max_age, tls, only_from, proxy_protocol_from, router } =
+            self;
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -139,11 +171,18 @@ impl Door {
                     continue;
                 }
             };
+            let is_in = |networks: &[Network]| networks.iter().any(|net| net.contains(peer.ip()));
+            if only_from.as_ref().is_some_and(|networks| !is_in(networks)) {
+                metrics::counter!(CONNECTIONS_FAILED, "door" => name, "reason" => "untrusted_proxy")
+                    .increment(1);
+                continue;
+            }
             match limits.admit() {
                 Ok(admission) => {
                     let connection = connection::Connection {
                         door: name,
                         peer,
+                        has_proxy_header: is_in(&proxy_protocol_from),
                         acceptor: tls.as_ref().map(|tls| Arc::clone(&tls.borrow()).into()),
                         router: router.clone(),
                         lifecycle: lifecycle.clone(),

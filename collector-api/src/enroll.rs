@@ -1,8 +1,8 @@
 //! `POST /v1/enroll`: a host with a token and a key of its own gets its identity. `renew` and `recover`
 //! keep it for life.
 //!
-//! The order is the protection. Token buckets come first, before the body is read: per source, and
-//! for all. Then the token's secret, compared in constant time; until it matched, every refusal is
+//! The order is the protection. Rates come first, before the body is read: by the token whose secret is
+//! shown, of strangers by their source, and for all of them. Then the token's secret, compared in constant time; until it matched, every refusal is
 //! the same 401 `token_invalid`, so that nobody learns which tokens exist. Only then is the body
 //! read. Of the CSR nothing but the public key is taken, once it is shown that the host holds the
 //! private one. Host, certificate and the use of the token are stored in one transaction.
@@ -16,6 +16,7 @@ mod nonce;
 pub mod rate;
 mod recover;
 mod renew;
+pub mod tokens;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::store::Store;
 use crate::store::certificates::NewCertificate;
 use crate::store::enrollment::{Enrollment, NewHost};
 use rate::EnrollmentRates;
+use tokens::KnownTokens;
 
 /// Longest secret looked at, bytes of text.
 const MAX_SECRET_BYTES: usize = 128;
@@ -58,6 +60,8 @@ pub struct EnrollState {
     store: Store,
     authorities: LiveAuthorities,
     rates: Arc<EnrollmentRates>,
+    recovery_rates: Arc<EnrollmentRates>,
+    tokens: Arc<KnownTokens>,
     endpoints: Arc<Vec<String>>,
     host_life: Duration,
 }
@@ -69,6 +73,8 @@ impl EnrollState {
             store,
             authorities,
             rates: Arc::new(EnrollmentRates::new(&config.enrollment)),
+            recovery_rates: Arc::new(EnrollmentRates::new(&config.enrollment)),
+            tokens: Arc::default(),
             endpoints: Arc::new(config.endpoints()),
             host_life: Duration::seconds(config.certificates.host_life_s.into()),
         }
@@ -137,8 +143,13 @@ async fn enroll(
     request: Request<Body>,
     now: OffsetDateTime,
 ) -> ApiResult<(StatusCode, EnrollResponse)> {
-    state.take_turn(source)?;
-    let token_id = check_token(&state.store, request.headers()).await?;
+    let shown = credentials(request.headers());
+    state.take_turn(source, shown.as_ref()).await?;
+    let (token_id, secret) = shown.ok_or_else(token_invalid)?;
+    let stored = state.store.enrollment_token_digest(token_id).await?;
+    if !secret::matches(&secret, stored.as_deref()) {
+        return Err(token_invalid());
+    }
     let Json(body) = Json::<EnrollRequest>::from_request(request, &()).await?;
     check_version(body.version)?;
     check_facts(&body.facts)?;
@@ -146,25 +157,18 @@ async fn enroll(
     store_host(state, token_id, &key, &body.facts, now).await
 }
 
-/// The id of the token whose secret the request shows.
-async fn check_token(store: &Store, headers: &HeaderMap) -> ApiResult<Uuid> {
-    let invalid = || {
-        ApiError::new(
-            ProblemCode::TokenInvalid,
-            "There is no enrolment token with this id and secret.",
-        )
-        .closing()
-    };
+fn token_invalid() -> ApiError {
+    let detail = "There is no enrolment token with this id and secret.";
+    ApiError::new(ProblemCode::TokenInvalid, detail).closing()
+}
+
+/// Id and secret that the request shows.
+fn credentials(headers: &HeaderMap) -> Option<(Uuid, String)> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(only), None) = (all.next(), all.next()) else { return Err(invalid()) };
-    let credentials = only.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
-    let (id, shown) = credentials
-        .and_then(|credentials| credentials.split_once('.'))
-        .filter(|(_, shown)| shown.len() <= MAX_SECRET_BYTES)
-        .ok_or_else(invalid)?;
-    let id = Uuid::try_parse(id).map_err(|_| invalid())?;
-    let stored = store.enrollment_token_digest(id).await?;
-    if secret::matches(shown, stored.as_deref()) { Ok(id) } else { Err(invalid()) }
+    let (Some(only), None) = (all.next(), all.next()) else { return None };
+    let (id, shown) = only.to_str().ok()?.strip_prefix("Bearer ")?.split_once('.')?;
+    let id = Uuid::try_parse(id).ok()?;
+    (shown.len() <= MAX_SECRET_BYTES).then(|| (id, shown.to_owned()))
 }
 
 async fn store_host(
@@ -195,12 +199,21 @@ async fn store_host(
 }
 
 impl EnrollState {
-    /// Takes one request out of the buckets of everybody without a certificate.
-    fn take_turn(&self, source: IpAddr) -> ApiResult<()> {
-        self.rates.take(source, Instant::now()).map_err(|wait| {
-            let detail = "Too many hosts ask for an identity at once: retry later.";
-            ApiError::new(ProblemCode::TooManyRequests, detail).retry_after(wait).closing()
-        })
+    /// Takes one request out of the bucket of its token, or out of those of strangers.
+    async fn take_turn(&self, source: IpAddr, shown: Option<&(Uuid, String)>) -> ApiResult<()> {
+        let now = Instant::now();
+        let taken = match shown {
+            Some((id, secret)) if self.tokens.prove(&self.store, *id, secret, now).await => {
+                self.rates.take_of_token(*id, now)
+            }
+            _ => self.rates.take(source, now),
+        };
+        taken.map_err(too_many)
+    }
+
+    /// Takes one request out of the buckets of those who ask for recovery.
+    fn take_turn_of_recovery(&self, source: IpAddr) -> ApiResult<()> {
+        self.recovery_rates.take(source, Instant::now()).map_err(too_many)
     }
 
     fn sign(
@@ -258,6 +271,11 @@ impl EnrollState {
             endpoints: self.endpoints.to_vec(),
         }
     }
+}
+
+fn too_many(wait: std::time::Duration) -> ApiError {
+    let detail = "Too many hosts ask for an identity at once: retry later.";
+    ApiError::new(ProblemCode::TooManyRequests, detail).retry_after(wait).closing()
 }
 
 fn check_version(version: u16) -> ApiResult<()> {

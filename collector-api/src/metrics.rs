@@ -25,6 +25,11 @@ pub const CERTIFICATES_ISSUED: &str = "procfleet_server_certificates_issued_tota
 /// Requests of agents refused for their certificate; `code`.
 pub const AGENTS_REFUSED: &str = "procfleet_server_agents_refused_total";
 
+/// Requests on the agent door with a certificate in a header, which means nothing there.
+pub const FORWARDED_IGNORED: &str = "procfleet_server_forwarded_certificates_ignored_total";
+/// Requests on the proxied door refused for what the proxy sent; `reason`.
+pub const FORWARDED_REFUSED: &str = "procfleet_server_forwarded_certificates_refused_total";
+
 /// Requests for reports refused, and bodies of rejects dropped, to stay within limits; `place` names
 /// the limit.
 pub const INGEST_SHED: &str = "procfleet_ingest_shed_total";
@@ -95,6 +100,11 @@ fn describe() {
     describe_counter!(ENROLLMENTS, "Requests to enrol");
     describe_counter!(CERTIFICATES_ISSUED, "Certificates that replaced another");
     describe_counter!(AGENTS_REFUSED, "Requests of agents refused for their certificate");
+    describe_counter!(
+        FORWARDED_IGNORED,
+        "Requests with a certificate in a header on the agent door"
+    );
+    describe_counter!(FORWARDED_REFUSED, "Requests refused for what the proxy forwarded");
     describe_counter!(
         INGEST_SHED,
         "Requests refused, or bodies of rejects dropped, to stay within a limit"

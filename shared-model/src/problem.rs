@@ -92,6 +92,8 @@ problem_codes! {
     NotConsecutive = 400, "The records are not consecutive records of one stream";
     /// A query or path parameter is not what the route documents.
     BadParameter = 400, "A parameter is not valid";
+    /// The proxy in front of the server does not forward client certificates as it must. Keep everything, retry slowly.
+    BadForwarding = 400, "The proxy in front of the server is not set up right";
     /// The route needs a client certificate.
     NoClientCertificate = 401, "A client certificate is needed";
     /// No host has this certificate. Keep the identity and retry.

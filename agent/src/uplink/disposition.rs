@@ -77,6 +77,7 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
         | (Code::Unknown, 408 | 425 | 429 | 500..) => Retry,
         (
             Code::BadParameter
+            | Code::BadForwarding
             | Code::NoClientCertificate
             | Code::HostUnknown
             | Code::TokenInvalid

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::authority::live::{LiveAuthorities, RELOAD};
 use crate::authority::{self, Authorities, AuthorityError};
-use crate::doors::tls::{AgentTls, LiveTls, TlsError};
+use crate::doors::tls::{AgentTls, Clients, LiveTls, TlsError};
 use crate::error::Chain;
 use crate::store::Store;
 use crate::store::authorities::AuthorityRow;
@@ -21,22 +21,22 @@ pub struct AuthorityKeeper {
     key_file: PathBuf,
     known: Vec<(Uuid, String)>,
     current: watch::Sender<Arc<Authorities>>,
-    tls: AgentTls,
+    doors: Vec<AgentTls>,
 }
 
 impl AuthorityKeeper {
-    /// Loads the authorities and issues the agent door's first certificate under `names`.
-    pub async fn load(
-        store: &Store,
-        key_file: PathBuf,
-        names: Vec<String>,
-        now: OffsetDateTime,
-    ) -> Result<Self, LoadError> {
+    /// Loads the authorities.
+    pub async fn load(store: &Store, key_file: PathBuf) -> Result<Self, LoadError> {
         let rows = store.authorities().await.map_err(AuthorityError::from)?;
         let authorities = authority::open(&rows, &key_file)?;
-        let tls = AgentTls::new(&authorities, names, now)?;
         let (current, _) = watch::channel(Arc::new(authorities));
-        Ok(Self { store: store.clone(), key_file, known: states(&rows), current, tls })
+        Ok(Self {
+            store: store.clone(),
+            key_file,
+            known: states(&rows),
+            current,
+            doors: Vec::new(),
+        })
     }
 
     /// Those in use, for whoever signs or verifies.
@@ -44,9 +44,17 @@ impl AuthorityKeeper {
         self.current.subscribe()
     }
 
-    /// TLS of the agent door.
-    pub fn tls(&self) -> LiveTls {
-        self.tls.subscribe()
+    /// TLS of a door: issues its first certificate under `names`.
+    pub fn tls(
+        &mut self,
+        names: Vec<String>,
+        clients: Clients,
+        now: OffsetDateTime,
+    ) -> Result<LiveTls, TlsError> {
+        let tls = AgentTls::new(&self.current.borrow(), names, clients, now)?;
+        let live = tls.subscribe();
+        self.doors.push(tls);
+        Ok(live)
     }
 
     /// Runs until `stop`.
@@ -63,8 +71,10 @@ impl AuthorityKeeper {
                 }
                 Err(_) => {}
             }
-            if let Err(error) = self.tls.renew(&self.current.borrow(), now) {
-                tracing::error!(error = %Chain(&error), "cannot renew the agent door's certificate");
+            for door in &mut self.doors {
+                if let Err(error) = door.renew(&self.current.borrow(), now) {
+                    tracing::error!(error = %Chain(&error), "cannot renew a door's certificate");
+                }
             }
         }
     }
@@ -76,7 +86,9 @@ impl AuthorityKeeper {
             return Ok(());
         }
         let authorities = Arc::new(authority::open(&rows, &self.key_file)?);
-        self.tls.replace(&authorities, now)?;
+        for door in &mut self.doors {
+            door.replace(&authorities, now)?;
+        }
         tracing::info!(trust.id = authorities.trust.id, "the authorities changed");
         self.current.send_replace(authorities);
         self.known = states;

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::limits::Admission;
+use super::proxy_protocol::read_header;
 use super::{
     ANONYMOUS_IDLE, HANDSHAKE_TIMEOUT, MAX_HEAD_BYTES, OPERATOR_IDLE, PeerAddress, VERIFIED_IDLE,
 };
@@ -29,6 +30,8 @@ use crate::metrics::{CONNECTIONS_FAILED, CONNECTIONS_SHED};
 pub struct Connection {
     pub(super) door: &'static str,
     pub(super) peer: SocketAddr,
+    /// Whether a PROXY header comes first.
+    pub(super) has_proxy_header: bool,
     pub(super) acceptor: Option<TlsAcceptor>,
     pub(super) router: Router,
     pub(super) lifecycle: Lifecycle,
@@ -39,9 +42,17 @@ pub struct Connection {
 
 impl Connection {
     /// Serves the connection until the peer, a limit or the lifecycle ends it.
-    pub(super) async fn run(mut self, stream: TcpStream) {
+    pub(super) async fn run(mut self, mut stream: TcpStream) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer = %self.peer, %error, "cannot set TCP_NODELAY");
+        }
+        if self.has_proxy_header {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, read_header(&mut stream)).await {
+                Ok(Ok(Some(source))) => self.peer = source,
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return self.failed("proxy_header", &error.to_string()),
+                Err(_) => return self.failed("proxy_header", "too slow"),
+            }
         }
         let Some(acceptor) = self.acceptor.take() else {
             // Plain HTTP has no client certificates: the limit on strangers is the door's own.
@@ -58,7 +69,9 @@ impl Connection {
             },
             () = stopped.cancelled() => return,
         };
-        let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        // On the other doors it is the proxy's.
+        let shown = tls.get_ref().1.peer_certificates().filter(|_| self.door == "agent");
+        let certificate = shown.and_then(<[_]>::first);
         let certificate = match certificate.map(|der| PeerCertificate::parse(der)).transpose() {
             Ok(certificate) => certificate,
             Err(error) => return self.failed("certificate", &error.to_string()),
@@ -71,6 +84,10 @@ impl Connection {
                         .increment(1);
                     return;
                 }
+                Some(VERIFIED_IDLE)
+            }
+            ("proxied", _) => {
+                self.admission.known();
                 Some(VERIFIED_IDLE)
             }
             _ => {
@@ -164,6 +181,7 @@ mod tests {
         let connection = Connection {
             door: "agent",
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            has_proxy_header: false,
             acceptor: None,
             router: Router::new().fallback(async || "fine"),
             lifecycle: Lifecycle::default(),

@@ -53,10 +53,22 @@ pub enum TlsError {
 /// TLS of a door, now.
 pub type LiveTls = watch::Receiver<Arc<ServerConfig>>;
 
-/// TLS of the agent door, replaced while it serves: a whole configuration at a time, so that sessions
-/// under authorities of before are not resumed.
+/// Who must show a certificate.
+#[derive(Clone, Debug)]
+pub enum Clients {
+    /// Hosts, if they have one.
+    Hosts,
+    /// Proxies, one of these authorities'.
+    Proxies(Arc<RootCertStore>),
+    /// Nobody: proxies that are known by a secret.
+    Anyone,
+}
+
+/// TLS of a door with a certificate of our own authority, replaced while it serves: a whole
+/// configuration at a time, so that sessions under authorities of before are not resumed.
 pub struct AgentTls {
     names: Vec<String>,
+    clients: Clients,
     issued_at: OffsetDateTime,
     current: watch::Sender<Arc<ServerConfig>>,
 }
@@ -66,10 +78,11 @@ impl AgentTls {
     pub fn new(
         authorities: &Authorities,
         names: Vec<String>,
+        clients: Clients,
         now: OffsetDateTime,
     ) -> Result<Self, TlsError> {
-        let (current, _) = watch::channel(agent_door(authorities, &names, now)?);
-        Ok(Self { names, issued_at: now, current })
+        let (current, _) = watch::channel(server_config(authorities, &names, &clients, now)?);
+        Ok(Self { names, clients, issued_at: now, current })
     }
 
     /// What the door works with.
@@ -83,7 +96,8 @@ impl AgentTls {
         authorities: &Authorities,
         now: OffsetDateTime,
     ) -> Result<(), TlsError> {
-        self.current.send_replace(agent_door(authorities, &self.names, now)?);
+        let config = server_config(authorities, &self.names, &self.clients, now)?;
+        self.current.send_replace(config);
         self.issued_at = now;
         Ok(())
     }
@@ -96,10 +110,21 @@ impl AgentTls {
     ) -> Result<(), TlsError> {
         if now >= self.issued_at + SERVER_LIFE * 2 / 3 {
             self.replace(authorities, now)?;
-            tracing::info!("the agent door has a new certificate");
+            tracing::info!("a door has a new certificate");
         }
         Ok(())
     }
+}
+
+/// Whose certificates proxies show.
+pub fn proxies(ca_file: Option<&Path>) -> Result<Clients, TlsError> {
+    let Some(path) = ca_file else { return Ok(Clients::Anyone) };
+    let failed = |source| TlsError::File { path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_file_iter(path).map_err(failed)? {
+        roots.add(root.map_err(failed)?)?;
+    }
+    Ok(Clients::Proxies(Arc::new(roots)))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -125,20 +150,19 @@ pub fn host_verifier(roots: &Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVer
         .build()?)
 }
 
-fn agent_door(
-    authorities: &Authorities,
-    names: &[String],
-    now: OffsetDateTime,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    server_config(authorities, names, host_verifier(&authorities.trust.client_roots)?, now)
-}
-
 fn server_config(
     authorities: &Authorities,
     names: &[String],
-    verifier: Arc<dyn ClientCertVerifier>,
+    clients: &Clients,
     now: OffsetDateTime,
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = match clients {
+        Clients::Hosts => host_verifier(&authorities.trust.client_roots)?,
+        Clients::Proxies(roots) => {
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider()).build()?
+        }
+        Clients::Anyone => WebPkiClientVerifier::no_client_auth(),
+    };
     let leaf = certified(&authorities.server, names, now)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?

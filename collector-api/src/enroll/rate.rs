@@ -1,22 +1,22 @@
-//! Token buckets: how many may try to enrol.
+//! Token buckets: how many may try to enrol. Strangers are counted by their network and all together;
+//! whoever shows the secret of an enrolment token, by the token.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::config::Enrollment;
 
-/// Sources remembered. Beyond, those that have been quiet for long enough to be full are forgotten;
+/// Sources, and tokens, remembered. Beyond, those that have been quiet for long enough to be full are forgotten;
 /// if none is, new sources share one bucket.
 const MAX_SOURCES: usize = 4096;
 /// Longest a client is told to wait.
 const MAX_WAIT: Duration = Duration::from_mins(1);
-
-/// A network that requests come from. `None`: the bucket shared when too many are remembered.
-type Source = Option<IpAddr>;
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -43,52 +43,82 @@ impl Rate {
     }
 }
 
+/// Buckets by key, full when they are first asked for.
+#[derive(Debug)]
+struct Buckets<K> {
+    rate: Rate,
+    of: HashMap<Option<K>, Bucket>,
+}
+
+impl<K: Copy + Eq + Hash> Buckets<K> {
+    fn new(per_second: f64, burst: f64) -> Self {
+        Self { rate: Rate { per_second, burst }, of: HashMap::new() }
+    }
+
+    /// The bucket of `key`, refilled, or how long to wait until it holds one.
+    fn take(&mut self, key: K, now: Instant) -> Result<&mut Bucket, Duration> {
+        let mut key = Some(key);
+        if self.of.len() >= MAX_SOURCES && !self.of.contains_key(&key) {
+            self.of.retain(|_, bucket| {
+                self.rate.refill(bucket, now);
+                bucket.left < self.rate.burst
+            });
+            if self.of.len() >= MAX_SOURCES {
+                key = None;
+            }
+        }
+        let full = Bucket { left: self.rate.burst, at: now };
+        let bucket = self.of.entry(key).or_insert(full);
+        self.rate.refill(bucket, now);
+        if bucket.left < 1.0 { Err(self.rate.wait(bucket)) } else { Ok(bucket) }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    total: Bucket,
+    sources: Buckets<IpAddr>,
+    tokens: Buckets<Uuid>,
+}
+
 /// Buckets of one replica.
 #[derive(Debug)]
 pub struct EnrollmentRates {
-    source: Rate,
     total: Rate,
-    buckets: Mutex<(Bucket, HashMap<Source, Bucket>)>,
+    state: Mutex<State>,
 }
 
 impl EnrollmentRates {
     /// Full buckets.
     pub fn new(config: &Enrollment) -> Self {
         let total = Rate { per_second: config.total_per_second, burst: config.total_burst };
-        let full = Bucket { left: total.burst, at: Instant::now() };
-        Self {
-            source: Rate { per_second: config.source_per_second, burst: config.source_burst },
-            total,
-            buckets: Mutex::new((full, HashMap::new())),
-        }
+        let state = State {
+            total: Bucket { left: total.burst, at: Instant::now() },
+            sources: Buckets::new(config.source_per_second, config.source_burst),
+            tokens: Buckets::new(config.token_per_second, config.token_burst),
+        };
+        Self { total, state: Mutex::new(state) }
     }
 
-    /// Takes one request out of both buckets, or says how long to wait.
+    /// Takes one request of a stranger out of the bucket of its network and out of that of all
+    /// strangers, or says how long to wait.
     pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, sources) = &mut *buckets;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { total, sources, .. } = &mut *state;
         self.total.refill(total, now);
-        let mut source = Some(network(address));
-        if sources.len() >= MAX_SOURCES && !sources.contains_key(&source) {
-            sources.retain(|_, bucket| {
-                self.source.refill(bucket, now);
-                bucket.left < self.source.burst
-            });
-            if sources.len() >= MAX_SOURCES {
-                source = None;
-            }
-        }
-        let full = Bucket { left: self.source.burst, at: now };
-        let bucket = sources.entry(source).or_insert(full);
-        self.source.refill(bucket, now);
-        if bucket.left < 1.0 {
-            return Err(self.source.wait(bucket));
-        }
+        let bucket = sources.take(network(address), now)?;
         if total.left < 1.0 {
             return Err(self.total.wait(total));
         }
         bucket.left -= 1.0;
         total.left -= 1.0;
+        Ok(())
+    }
+
+    /// Takes one request with a token's secret out of the bucket of the token, or says how long to wait.
+    pub fn take_of_token(&self, token_id: Uuid, now: Instant) -> Result<(), Duration> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.tokens.take(token_id, now)?.left -= 1.0;
         Ok(())
     }
 }
@@ -114,6 +144,8 @@ mod tests {
             source_burst: 2.0,
             total_per_second: 1.0,
             total_burst: 4.0,
+            token_per_second: 1.0,
+            token_burst: 2.0,
         })
     }
 
@@ -131,6 +163,12 @@ mod tests {
         rates.take(ip("2001:db8::1"), now).unwrap();
         rates.take(ip("2001:db8::2"), now).unwrap();
         assert!(rates.take(ip("198.51.100.1"), now).is_err(), "all sources together");
+        let (token, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        for _ in 0..2 {
+            rates.take_of_token(token, now).unwrap();
+        }
+        assert_eq!(rates.take_of_token(token, now), Err(Duration::from_secs(1)));
+        rates.take_of_token(other, now).unwrap();
         rates.take(ip("192.0.2.1"), now + Duration::from_secs(1)).unwrap();
     }
 
@@ -140,7 +178,7 @@ mod tests {
         for n in 0..u32::try_from(MAX_SOURCES * 2).unwrap() {
             let _wait = rates.take(IpAddr::from((n << 8).to_be_bytes()), now);
         }
-        let remembered = rates.buckets.lock().unwrap().1.len();
+        let remembered = rates.state.lock().unwrap().sources.of.len();
         assert!(remembered <= MAX_SOURCES + 1, "{remembered}");
     }
 }

@@ -50,7 +50,7 @@ async fn get_recovery_nonce(
     State(state): State<EnrollState>,
     Extension(peer): Extension<PeerAddress>,
 ) -> ApiResult<Answer<RecoveryNonce>> {
-    state.take_turn(peer.0.ip())?;
+    state.take_turn_of_recovery(peer.0.ip())?;
     #[expect(
         clippy::disallowed_methods,
         reason = "the edge of the protocol: read once per request"
@@ -79,7 +79,7 @@ async fn recover_certificate(
     Extension(peer): Extension<PeerAddress>,
     request: Request<Body>,
 ) -> ApiResult<Answer<EnrollResponse>> {
-    state.take_turn(peer.0.ip())?;
+    state.take_turn_of_recovery(peer.0.ip())?;
     #[expect(
         clippy::disallowed_methods,
         reason = "the edge of the protocol: read once per request"

@@ -106,6 +106,20 @@ impl Store {
         .map_err(StoreError::of("enrollment_token_digest"))
     }
 
+    /// Ids and digests of the newest tokens that are neither revoked nor expired, at most `limit`.
+    pub async fn live_token_digests(&self, limit: i64) -> Result<Vec<(Uuid, Vec<u8>)>, StoreError> {
+        let rows = sqlx::query!(
+            "-- Store::live_token_digests
+            select token_id, secret_sha256 from enrollment_tokens
+            where revoked_at is null and expires_at > now() order by token_id desc limit $1",
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::of("live_token_digests"))?;
+        Ok(rows.into_iter().map(|row| (row.token_id, row.secret_sha256)).collect())
+    }
+
     /// Stores a host, its certificate and its use of the token, all or nothing.
     ///
     /// The guarded update makes `max_uses` hold across replicas: concurrent ones wait for the row and
