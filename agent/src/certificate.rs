@@ -11,17 +11,21 @@
 //! authentication. That is tried as well when the uplink fails and asking shows that the certificate
 //! is the reason, so that a wrong clock does not keep a host from seeing that it is time.
 //!
+//! The same loop follows the server's authorities when they are replaced ([`trust`]).
+//!
 //! No answer destroys anything. What fails is tried again, from once a minute to every six hours; the
 //! wait is shorter where certificates are.
 
 mod exchange;
 mod renew;
+mod trust;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
 use shared_model::{ProblemCode, Timestamp};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Identity, IdentityError};
@@ -33,6 +37,8 @@ const LONGEST_LOOK: Duration = Duration::from_mins(1);
 const FIRST_WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 /// Longest wait after failures.
 const LONGEST_WAIT: Duration = Duration::from_hours(6);
+/// Shortest time between two questions whom to trust: replicas hear of a change at different times.
+const TRUST_PAUSE: Duration = Duration::from_secs(5);
 /// Time between two questions whether the certificate is why the uplink fails.
 const DOUBT_PAUSE: Duration = Duration::from_mins(10);
 
@@ -114,14 +120,17 @@ pub struct Keeper {
 
 impl Keeper {
     /// Runs until `stop`. `in_use` is told of every new identity; `in_trouble` says whether the uplink
-    /// fails.
+    /// fails; `offered` is the set of authorities that the server named last.
     pub async fn run(
         mut self,
         stop: &CancellationToken,
         in_use: impl Fn(&Identity),
         in_trouble: impl Fn() -> bool,
+        mut offered: watch::Receiver<Option<String>>,
     ) {
         let mut failures = 0;
+        let mut told = None;
+        let mut next_trust = Instant::now();
         // Not a deadline of the certificate, which the wall clock tells: the earliest next try.
         let mut next_try = Instant::now();
         let mut next_doubt = Instant::now();
@@ -130,6 +139,12 @@ impl Keeper {
             let now = Timestamp::now_utc();
             let endpoint = self.endpoint(failures);
             let started = Instant::now();
+            let offer = offered.borrow_and_update().clone();
+            if offer.is_some() && offer != told && started >= next_trust {
+                told = self.follow(&endpoint, &in_use).await;
+                next_trust =
+                    Instant::now() + if told.is_some() { TRUST_PAUSE } else { LONGEST_LOOK };
+            }
             let mut due = self.until_due(now).is_zero() && started >= next_try;
             if !due && started >= next_doubt.max(next_try) && in_trouble() {
                 next_doubt = started + DOUBT_PAUSE;
@@ -139,6 +154,8 @@ impl Keeper {
                 let wait = match self.replace(&endpoint).await {
                     Ok(()) => {
                         failures = 0;
+                        // It came with a set of its own.
+                        told = None;
                         tracing::info!(not_after = %self.identity.not_after, "the certificate was renewed");
                         in_use(&self.identity);
                         // However wrong this host's clock is: a new certificate is good for a while.
@@ -155,8 +172,27 @@ impl Keeper {
             }
             let pause = self.until_due(now).max(next_try.saturating_duration_since(Instant::now()));
             let pause = tokio::time::sleep(pause.clamp(FIRST_WAIT.0, LONGEST_LOOK));
-            if stop.run_until_cancelled(pause).await.is_none() {
-                return;
+            tokio::select! {
+                () = pause => {}
+                Ok(()) = offered.changed() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Trusts whom the server trusts now. The set's id, once the server knows.
+    async fn follow(&mut self, endpoint: &str, in_use: impl Fn(&Identity)) -> Option<String> {
+        match self.refresh_trust(endpoint).await {
+            Ok((trust_id, changed)) => {
+                if changed {
+                    tracing::info!(trust_id, "another set of authorities is trusted");
+                    in_use(&self.identity);
+                }
+                Some(trust_id)
+            }
+            Err(error) => {
+                tracing::warn!(error = tls::chain(&error), "the authorities of now are not known");
+                None
             }
         }
     }

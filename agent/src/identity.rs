@@ -5,7 +5,7 @@
 //! - `key.pem`: a P-256 key made on this host, synced before the first server hears of it and reused by
 //!   every retry of the enrolment, which the server recognises by it. It never leaves the host.
 //! - `identity.json`: all the rest, in one file, so that a crash leaves the old identity or the new one.
-//!   It exists only after enrolment succeeded. After the first renewal it holds the key as well, and
+//!   It exists only after enrolment succeeded. After the first change it holds the key as well, and
 //!   `key.pem` is gone: key and certificate change together, in one rename.
 //! - `next-key.pem` and `next.json`: the key and the identity of a renewal under way ([`next`]).
 //!
@@ -38,6 +38,8 @@ pub struct Identity {
     pub certificate_chain_pem: String,
     /// Server CAs to trust, PEM.
     pub ca_bundle_pem: String,
+    /// The server's name for that set of CAs; none: not told yet.
+    pub trust_id: Option<String>,
     /// End of the certificate.
     pub not_after: Timestamp,
     /// When to renew it.
@@ -63,6 +65,8 @@ struct Stored {
     endpoints: Vec<String>,
     certificate_chain_pem: String,
     ca_bundle_pem: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trust_id: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     not_after: Timestamp,
     #[serde(with = "time::serde::rfc3339")]
@@ -133,6 +137,24 @@ impl Identity {
         Self::load(dir)
     }
 
+    /// Replaces the identity in `dir` by this one, of the same host and key, in one rename. The key is in
+    /// `identity.json` from then on.
+    pub fn keep(&self, dir: &Path) -> Result<(), IdentityError> {
+        let stored = Stored {
+            host_id: self.host_id,
+            endpoints: self.endpoints.clone(),
+            certificate_chain_pem: self.certificate_chain_pem.clone(),
+            ca_bundle_pem: self.ca_bundle_pem.clone(),
+            trust_id: self.trust_id.clone(),
+            not_after: self.not_after,
+            renew_after: self.renew_after,
+            private_key_pem: Some(self.private_key_pem.clone()),
+        };
+        write_stored(&identity_path(dir), &stored)?;
+        let old = key_path(dir);
+        durable::remove(&old).map_err(failed("remove", &old))
+    }
+
     /// Signs `message` with the host's key: ECDSA P-256 over its SHA-256, ASN.1.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         use rcgen::SigningKey as _;
@@ -161,6 +183,7 @@ fn read_identity(path: &Path, key_path: &Path) -> Result<Option<Identity>, Ident
         endpoints: stored.endpoints,
         certificate_chain_pem: stored.certificate_chain_pem,
         ca_bundle_pem: stored.ca_bundle_pem,
+        trust_id: stored.trust_id,
         not_after: stored.not_after,
         renew_after: stored.renew_after,
         private_key_pem,
@@ -177,11 +200,16 @@ fn write_identity(
         endpoints: response.endpoints.clone(),
         certificate_chain_pem: response.certificate_chain_pem.clone(),
         ca_bundle_pem: response.ca_bundle_pem.clone(),
+        trust_id: None,
         not_after: response.not_after,
         renew_after: response.renew_after,
         private_key_pem,
     };
-    let json = serde_json::to_vec_pretty(&stored)
+    write_stored(path, &stored)
+}
+
+fn write_stored(path: &Path, stored: &Stored) -> Result<(), IdentityError> {
+    let json = serde_json::to_vec_pretty(stored)
         .map_err(|error| IdentityError::Damaged(path.to_owned(), error))?;
     durable::write(path, &json).map_err(failed("write", path))
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, RequestBuilder, Url};
 use shared_model::limits::{MAX_BODY_BYTES, MAX_INFLATED_BYTES, MAX_RECORDS_PER_REQUEST};
 use shared_model::{Problem, ProblemCode, RejectedReport, ReportsAnswer};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,6 +36,8 @@ use pace::{Endpoints, Pace};
 
 /// Largest answer read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// Longest name of a set of authorities, bytes.
+const MAX_TRUST_ID_BYTES: usize = 64;
 /// Refusals of one record alone before it is given up: a damaged transfer is no reason.
 const REFUSALS_BEFORE_REJECT: u32 = 3;
 
@@ -83,6 +85,7 @@ pub struct Uplink {
     pace: Pace,
     client: Mutex<Client>,
     status: Mutex<UplinkStatus>,
+    trust: watch::Sender<Option<String>>,
 }
 
 /// One delivery: what its loop remembers between two requests.
@@ -106,6 +109,7 @@ struct Delivery<'a> {
 struct Answer {
     status: u16,
     retry_after: Option<Duration>,
+    trust: Option<String>,
     body: Vec<u8>,
 }
 
@@ -146,6 +150,7 @@ impl Uplink {
             pace: Pace::default(),
             client: Mutex::new(client(identity)?),
             status: Mutex::default(),
+            trust: watch::channel(None).0,
         })
     }
 
@@ -181,6 +186,21 @@ impl Uplink {
         }
     }
 
+    /// The set of authorities that the server named last.
+    pub fn offered_trust(&self) -> watch::Receiver<Option<String>> {
+        self.trust.subscribe()
+    }
+
+    fn note_trust(&self, offered: Option<String>) {
+        self.trust.send_if_modified(|known| {
+            let changed = offered.is_some() && *known != offered;
+            if changed {
+                *known = offered;
+            }
+            changed
+        });
+    }
+
     /// How delivery is going, from any thread.
     pub fn status(&self) -> UplinkStatus {
         lock(&self.status).clone()
@@ -213,7 +233,10 @@ impl Delivery<'_> {
             let endpoint = &self.uplink.endpoints[index];
             let outcome = match self.request(endpoint, &records) {
                 Ok(request) => match exchange(request).await {
-                    Ok(answer) => self.decide(&answer, &records),
+                    Ok(mut answer) => {
+                        self.uplink.note_trust(answer.trust.take());
+                        self.decide(&answer, &records)
+                    }
                     Err(error) => {
                         if error.is_timeout() {
                             self.send_less(&records);
@@ -432,6 +455,13 @@ async fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
     Ok(Answer {
         status: response.status().as_u16(),
         retry_after: tls::retry_after(&response),
+        trust: trust(&response),
         body: tls::read_capped(&mut response, MAX_ANSWER_BYTES).await?,
     })
+}
+
+/// The set of authorities that the answer names.
+fn trust(response: &reqwest::Response) -> Option<String> {
+    let named = response.headers().get(shared_model::certificate::TRUST_HEADER)?;
+    named.to_str().ok().filter(|id| id.len() <= MAX_TRUST_ID_BYTES).map(str::to_owned)
 }

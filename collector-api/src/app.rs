@@ -19,8 +19,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::{self, ApiState};
 use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
-use crate::authority::AuthorityError;
 use crate::authority::live::LiveAuthorities;
+use crate::authority::{self, AuthorityError};
 use crate::config::{Config, ConfigError};
 use crate::document;
 
@@ -87,11 +87,20 @@ pub struct Addresses {
     pub proxied: Option<SocketAddr>,
 }
 
+/// What is done to the database before serving.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prepare {
+    /// Bring the schema up to date.
+    pub migrate: bool,
+    /// Make the authorities unless they exist.
+    pub init: bool,
+}
+
 /// Starts everything on `lifecycle`. The caller then waits for [`Lifecycle::run`].
 pub async fn start(
     config: &Config,
     lifecycle: &Lifecycle,
-    migrate: bool,
+    prepare: Prepare,
     metrics: PrometheusHandle,
 ) -> Result<Addresses, StartError> {
     doors::check_operator_door(&config.operator_door)?;
@@ -102,12 +111,15 @@ pub async fn start(
         config.operator_door.tls_key_file.as_deref(),
     )?;
     let store = connect(config, lifecycle).await?;
-    if migrate {
+    if prepare.migrate {
         store.migrate().await?;
     }
     store.check_schema().await?;
     #[expect(clippy::disallowed_methods, reason = "start-up: the first certificate's beginning")]
     let now = OffsetDateTime::now_utc();
+    if prepare.init {
+        authority::init(&store, &config.ca_key_file, now).await?;
+    }
     let names = config.agent_door.names.clone();
     let mut keeper = AuthorityKeeper::load(&store, config.ca_key_file.clone()).await?;
     let agent_listener = doors::bind("agent", config.agent_door.listen).await?;
@@ -205,7 +217,8 @@ fn agent_router(
         .merge(ingest::routes(ingest_state))
         .merge(enroll::routes(enroll_state))
         .merge(health::routes(lifecycle.draining.clone()))
-        .layer(Extension(checks));
+        .layer(Extension(checks))
+        .layer(from_fn_with_state(authorities.clone(), enroll::trust::announce));
     router.into()
 }
 

@@ -2,6 +2,7 @@
 //! taken from an argument, where every process of the machine could read them.
 
 pub mod access;
+pub mod authority;
 pub mod output;
 
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use time::OffsetDateTime;
 use crate::config::Config;
 use crate::lifecycle::Lifecycle;
 use crate::store::Store;
-use crate::{app, authority, document, metrics};
+use crate::{app, authority as authorities, document, metrics};
 
 /// The stateless tier between agents and TimescaleDB.
 #[derive(Debug, Parser)]
@@ -37,11 +38,18 @@ pub enum Command {
         /// Bring the database schema up to date first.
         #[arg(long)]
         migrate: bool,
+        /// Make the certificate authorities and the key that seals them first, unless they exist. Replicas
+        /// that start at once agree on one of each, if they share the key's file.
+        #[arg(long)]
+        init: bool,
     },
     /// Bring the database schema up to date.
     Migrate,
     /// Make the certificate authorities and the key that seals them, unless they exist.
     Init,
+    /// The certificate authorities: list and replace them.
+    #[command(subcommand)]
+    Authority(authority::AuthorityCommand),
     /// Enrolment tokens: what a host shows once to get its identity.
     #[command(subcommand)]
     Token(access::TokenCommand),
@@ -65,7 +73,9 @@ impl Cli {
     ) -> anyhow::Result<()> {
         let config = Config::load(self.config.as_deref(), environment)?;
         match self.command {
-            Command::Serve { migrate } => serve(&config, migrate).await,
+            Command::Serve { migrate, init } => {
+                serve(&config, app::Prepare { migrate, init }).await
+            }
             Command::Migrate => {
                 connect(&config).await?.migrate().await?;
                 tracing::info!("the database schema is up to date");
@@ -76,9 +86,14 @@ impl Cli {
                 store.check_schema().await?;
                 #[expect(clippy::disallowed_methods, reason = "the program's edge")]
                 let now = OffsetDateTime::now_utc();
-                authority::init(&store, &config.ca_key_file, now).await?;
+                authorities::init(&store, &config.ca_key_file, now).await?;
                 tracing::info!(ca_key_file = %config.ca_key_file.display(), "the certificate authorities are ready");
                 Ok(())
+            }
+            Command::Authority(command) => {
+                #[expect(clippy::disallowed_methods, reason = "the program's edge")]
+                let now = OffsetDateTime::now_utc();
+                command.run(&connect(&config).await?, &config.ca_key_file, now).await
             }
             Command::Token(command) => {
                 command.run(&connect(&config).await?, config.endpoints()).await
@@ -97,14 +112,14 @@ async fn connect(config: &Config) -> anyhow::Result<Store> {
     Store::connect(url.expose(), 2).await.with_context(|| format!("cannot use the database {url}"))
 }
 
-async fn serve(config: &Config, migrate: bool) -> anyhow::Result<()> {
+async fn serve(config: &Config, prepare: app::Prepare) -> anyhow::Result<()> {
     let lifecycle = Lifecycle::default();
     let signals = lifecycle.clone();
     let drain_delay = Duration::from_millis(config.drain_delay_ms);
     // Signals are heard from the beginning: also while the database is waited for.
     let stopped = signals.run(drain_delay);
     let mut stopped = std::pin::pin!(stopped);
-    let started = app::start(config, &lifecycle, migrate, metrics::install());
+    let started = app::start(config, &lifecycle, prepare, metrics::install());
     tokio::select! {
         biased;
         started = started => { started?; }

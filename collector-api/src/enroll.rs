@@ -17,6 +17,7 @@ pub mod rate;
 mod recover;
 mod renew;
 pub mod tokens;
+pub mod trust;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -93,6 +94,7 @@ fn router() -> OpenApiRouter<EnrollState> {
         .routes(routes!(enroll_host))
         .merge(renew::router())
         .merge(recover::router())
+        .merge(trust::router())
 }
 
 /// The routes, for the agent door.

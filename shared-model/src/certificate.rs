@@ -33,6 +33,33 @@ pub struct CertificateInUse {
     pub server_time: Timestamp,
 }
 
+/// Names the server's set of authorities ([`TrustAnswer::trust_id`]), in every answer to a host.
+pub const TRUST_HEADER: &str = "procfleet-trust";
+
+/// Body of `PUT /v1/trust`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustRequest {
+    /// Of the set that the host keeps; absent: it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_id: Option<String>,
+}
+
+/// 200 to `PUT /v1/trust`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustAnswer {
+    /// Another one: something changed.
+    pub trust_id: String,
+    /// Server CAs to trust from now on, PEM.
+    pub ca_bundle_pem: String,
+    /// The host's certificate is of an authority that signs no more: when to renew it.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub renew_after: Option<Timestamp>,
+}
+
 /// 200 to `GET /v1/certificate/nonce`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryNonce {

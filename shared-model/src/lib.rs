@@ -33,7 +33,9 @@ pub mod report;
 pub mod validate;
 
 pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, FieldSource, Tier};
-pub use certificate::{CertificateInUse, RecoverRequest, RecoveryNonce, RenewRequest};
+pub use certificate::{
+    CertificateInUse, RecoverRequest, RecoveryNonce, RenewRequest, TrustAnswer, TrustRequest,
+};
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};

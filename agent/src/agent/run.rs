@@ -105,6 +105,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             }
         },
         || uplink.status().consecutive_failures >= TROUBLE,
+        uplink.offered_trust(),
     );
     runtime.block_on(async {
         let supervise = supervise(stop_sampler, sampler_ended, &stop);

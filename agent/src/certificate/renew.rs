@@ -94,7 +94,10 @@ fn signing_request(key: &KeyPair) -> Result<String, CertificateError> {
 }
 
 /// A client of its own, for one exchange: the certificate shown must be the one meant.
-fn client(trust: &Identity, show: Option<&Identity>) -> Result<reqwest::Client, CertificateError> {
+pub(super) fn client(
+    trust: &Identity,
+    show: Option<&Identity>,
+) -> Result<reqwest::Client, CertificateError> {
     let roots = tls::certificates("CA bundle", &trust.ca_bundle_pem)?;
     Ok(tls::http_client(tls::client_config(roots, show)?)?)
 }

@@ -188,6 +188,7 @@ impl World {
             endpoints: vec!["https://127.0.0.1:1".into(), server.endpoint.clone()],
             certificate_chain_pem: certificate.pem(),
             ca_bundle_pem: authority.issuer.pem(),
+            trust_id: None,
             not_after: Timestamp::UNIX_EPOCH,
             renew_after: Timestamp::UNIX_EPOCH,
             private_key_pem: key.serialize_pem(),

@@ -79,11 +79,13 @@ fn leaf_parameters(
 }
 
 impl Authority {
-    /// A certificate for the agent door under `names` (DNS names and IP addresses).
+    /// A certificate for the agent door, or a proxy before it, under `names` (DNS names and IP
+    /// addresses).
     pub fn issue_server(
         &self,
         names: &[String],
         key: &KeyPair,
+        life: Duration,
         now: OffsetDateTime,
     ) -> Result<Certificate, rcgen::Error> {
         let common_name = names.first().map_or("procfleet-server", String::as_str);
@@ -98,7 +100,7 @@ impl Authority {
             })
             .collect::<Result<_, rcgen::Error>>()?;
         parameters.not_before = now - SERVER_BACKDATE;
-        parameters.not_after = now + SERVER_LIFE;
+        parameters.not_after = now + life;
         parameters.signed_by(key, &self.issuer)
     }
 

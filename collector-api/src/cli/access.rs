@@ -146,12 +146,12 @@ impl ApiKeyCommand {
     }
 }
 
-fn rfc3339(at: OffsetDateTime) -> anyhow::Result<String> {
+pub(super) fn rfc3339(at: OffsetDateTime) -> anyhow::Result<String> {
     let whole = at.replace_nanosecond(0).context("zero is a nanosecond")?;
     whole.format(&Rfc3339).context("cannot write a time")
 }
 
-fn print_table<const N: usize>(lines: &[[String; N]]) -> anyhow::Result<()> {
+pub(super) fn print_table<const N: usize>(lines: &[[String; N]]) -> anyhow::Result<()> {
     let mut widths = [0; N];
     for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {
@@ -167,7 +167,7 @@ fn print_table<const N: usize>(lines: &[[String; N]]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_ttl(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<Duration, String> {
     let wrong = || "a number and a unit: 30m, 24h, 7d (s, m, h, d)".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let count: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;

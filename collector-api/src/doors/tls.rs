@@ -137,7 +137,7 @@ fn certified(
     now: OffsetDateTime,
 ) -> Result<CertifiedKey, TlsError> {
     let key = KeyPair::generate().map_err(TlsError::Issue)?;
-    let leaf = authority.issue_server(names, &key, now).map_err(TlsError::Issue)?;
+    let leaf = authority.issue_server(names, &key, SERVER_LIFE, now).map_err(TlsError::Issue)?;
     let chain = vec![leaf.der().clone(), authority.certificate_der.clone()];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     Ok(CertifiedKey::from_der(chain, key, &provider())?)

@@ -20,6 +20,8 @@ pub fn add_to(components: &mut Components) {
         ("CertificateInUse", certificate_in_use()),
         ("RecoveryNonce", recovery_nonce()),
         ("RecoverRequest", recover_request()),
+        ("TrustRequest", trust_request()),
+        ("TrustAnswer", trust_answer()),
         ("HostFacts", host_facts()),
         ("Records", records()),
     ] {
@@ -182,6 +184,25 @@ fn recovery_nonce() -> Value {
         "type": "object",
         "required": ["nonce"],
         "properties": { "nonce": text("For one recovery, within five minutes.") },
+    })
+}
+
+fn trust_request() -> Value {
+    json!({
+        "type": "object",
+        "properties": { "trust_id": text("Of the set that the host keeps; absent: it does not know.") },
+    })
+}
+
+fn trust_answer() -> Value {
+    json!({
+        "type": "object",
+        "required": ["trust_id", "ca_bundle_pem"],
+        "properties": {
+            "trust_id": text("Another one: something changed."),
+            "ca_bundle_pem": text("Server CAs to trust from now on, PEM."),
+            "renew_after": { "type": "string", "format": "date-time", "description": "The host's certificate is of an authority that signs no more: when to renew it." },
+        },
     })
 }
 

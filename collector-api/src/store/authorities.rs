@@ -250,16 +250,16 @@ impl Store {
         hosts_signed_by(&mut connection, authority_id).await.map_err(failed())
     }
 
-    /// Notes which set of authorities a host keeps; says who signed the certificate it uses.
+    /// Notes which set of authorities a host keeps, if it says so; who signed the certificate it uses.
     pub async fn note_trust(
         &self,
         host_id: Uuid,
         serial: &str,
-        trust_id: &str,
+        trust_id: Option<&str>,
     ) -> Result<Option<Uuid>, StoreError> {
         sqlx::query!(
             "-- Store::note_trust
-            update hosts set trust_id = $2 where host_id = $1 and trust_id is distinct from $2",
+            update hosts set trust_id = $2::text where host_id = $1 and trust_id is distinct from $2 and $2 is not null",
             host_id,
             trust_id,
         )

@@ -165,7 +165,9 @@ async fn the_operator_door_speaks_tls_from_files() {
 
     config.operator_door.tls_key_file = None;
     let lifecycle = Lifecycle::default();
-    let refused = app::start(&config, &lifecycle, false, metrics::install()).await.unwrap_err();
+    let refused = app::start(&config, &lifecycle, app::Prepare::default(), metrics::install())
+        .await
+        .unwrap_err();
     assert!(
         refused.to_string().contains("needed together")
             || std::error::Error::source(&refused)

@@ -73,7 +73,9 @@ impl Fleet {
 
     pub(crate) async fn serve(&self, config: &Config) -> Server {
         let lifecycle = Lifecycle::default();
-        let addresses = app::start(config, &lifecycle, false, metrics::install()).await.unwrap();
+        let addresses = app::start(config, &lifecycle, app::Prepare::default(), metrics::install())
+            .await
+            .unwrap();
         Server { addresses, lifecycle }
     }
 

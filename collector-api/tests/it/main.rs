@@ -23,6 +23,7 @@ mod numbers;
 mod openapi;
 mod overload;
 mod poison;
+mod proxied;
 mod reader;
 mod rollups;
 mod upkeep;
