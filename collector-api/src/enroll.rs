@@ -203,12 +203,11 @@ async fn store_host(
 impl EnrollState {
     /// Takes one request out of the bucket of its token, or out of those of strangers.
     async fn take_turn(&self, source: IpAddr, shown: Option<&(Uuid, String)>) -> ApiResult<()> {
-        let now = Instant::now();
         let taken = match shown {
-            Some((id, secret)) if self.tokens.prove(&self.store, *id, secret, now).await => {
-                self.rates.take_of_token(*id, now)
+            Some((id, secret)) if self.tokens.prove(&self.store, *id, secret).await => {
+                self.rates.take_of_token(*id, Instant::now())
             }
-            _ => self.rates.take(source, now),
+            _ => self.rates.take(source, Instant::now()),
         };
         taken.map_err(too_many)
     }

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,7 +15,7 @@ use crate::child::{self, Child, Directory};
 use crate::eventually::eventually;
 use crate::server::Doors;
 
-const START_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What both kinds begin with. Idle agents keep their connections for 90 s.
 const COMMON: &str = "global
@@ -31,6 +31,19 @@ defaults
     option redispatch
 ";
 
+/// Files of a proxy that ends TLS, all PEM.
+#[derive(Debug)]
+pub struct Terminated {
+    /// What agents are shown: leaf and authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Whose certificates hosts show.
+    pub client_ca: PathBuf,
+    /// Whose certificate the server shows.
+    pub server_ca: PathBuf,
+}
+
 /// A running load balancer.
 #[derive(Debug)]
 pub struct HaproxyProcess {
@@ -43,6 +56,46 @@ impl HaproxyProcess {
     /// Listens on `listen`, spreads connections over `servers` in turn.
     pub async fn start(listen: SocketAddr, servers: &[Doors]) -> Result<Self> {
         let mut haproxy = Self::start_in(None, listen, servers)?;
+        haproxy.wait_until_it_listens(listen).await?;
+        Ok(haproxy)
+    }
+
+    /// The same, and every connection begins with who made it (PROXY protocol version 2).
+    pub async fn start_with_proxy_protocol(listen: SocketAddr, servers: &[Doors]) -> Result<Self> {
+        let text = configuration(listen, servers)?
+            .replace("default-server inter", "default-server send-proxy-v2 inter");
+        let mut haproxy = Self::spawn(None, &text)?;
+        haproxy.wait_until_it_listens(listen).await?;
+        Ok(haproxy)
+    }
+
+    /// Ends TLS, verifies hosts' certificates, and forwards them to the proxied door by RFC 9440.
+    pub async fn start_terminating(
+        listen: SocketAddr,
+        door: SocketAddr,
+        files: &Terminated,
+        secret: &str,
+    ) -> Result<Self> {
+        let both = [fs::read(&files.certificate)?, fs::read(&files.key)?].concat();
+        let pem = files.key.with_extension("both.pem");
+        fs::write(&pem, both)?;
+        let (pem, client_ca, server_ca) =
+            (pem.display(), files.client_ca.display(), files.server_ca.display());
+        let text = format!(
+            "{COMMON}frontend agents
+    mode http
+    bind {listen} ssl crt {pem} ca-file {client_ca} verify optional alpn http/1.1
+    option forwardfor
+    http-request del-header client-cert
+    http-request set-header client-cert :%[ssl_c_der,base64]: if {{ ssl_c_used }}
+    http-request set-header procfleet-proxy-secret \"{secret}\"
+    default_backend servers
+backend servers
+    mode http
+    server s0 {door} ssl verify required ca-file {server_ca}
+"
+        );
+        let mut haproxy = Self::spawn(None, &text)?;
         haproxy.wait_until_it_listens(listen).await?;
         Ok(haproxy)
     }

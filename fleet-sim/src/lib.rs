@@ -23,6 +23,7 @@ pub mod faults;
 pub mod fleet;
 pub mod haproxy;
 pub mod network;
+pub mod nginx;
 pub mod oracle;
 pub mod panels;
 pub mod pgbouncer;

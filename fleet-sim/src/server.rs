@@ -108,18 +108,32 @@ impl Deployment {
 
     /// Starts a replica and waits until it is ready.
     pub async fn start(&self, name: &str, doors: Doors) -> Result<ServerProcess> {
-        let child = self.spawn(name, doors)?;
+        self.start_with(name, doors, &["serve"]).await
+    }
+
+    /// Starts a replica that makes what is missing: schema, sealing key, authorities.
+    pub async fn start_preparing(&self, name: &str, doors: Doors) -> Result<ServerProcess> {
+        self.start_with(name, doors, &["serve", "--migrate", "--init"]).await
+    }
+
+    async fn start_with(
+        &self,
+        name: &str,
+        doors: Doors,
+        arguments: &[&str],
+    ) -> Result<ServerProcess> {
+        let child = self.spawn(name, doors, arguments)?;
         let mut server = ServerProcess { name: name.into(), doors, child };
         server.wait_ready().await?;
         Ok(server)
     }
 
-    fn spawn(&self, name: &str, doors: Doors) -> Result<Child> {
+    fn spawn(&self, name: &str, doors: Doors, arguments: &[&str]) -> Result<Child> {
         let mut command = self.command()?;
         command
             .env("PROCFLEET_AGENT_DOOR__LISTEN", doors.agent.to_string())
             .env("PROCFLEET_OPERATOR_DOOR__LISTEN", doors.operator.to_string())
-            .arg("serve");
+            .args(arguments);
         Child::spawn(name, self.directory.path(), &mut command)
     }
 
@@ -210,7 +224,7 @@ impl ServerProcess {
 
     /// Starts it again on the same addresses; does not wait until it is ready.
     pub fn restart(&mut self, deployment: &Deployment) -> Result<()> {
-        self.child = deployment.spawn(&self.name, self.doors)?;
+        self.child = deployment.spawn(&self.name, self.doors, &["serve"])?;
         Ok(())
     }
 

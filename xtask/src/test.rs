@@ -15,12 +15,13 @@ use crate::run::{cargo, exists, shown};
 use crate::{apt, progress::Step, web};
 
 /// Programs that tests start, with their Debian packages.
-pub(crate) const PROGRAMS: [(&str, &str); 7] = [
+pub(crate) const PROGRAMS: [(&str, &str); 8] = [
     ("chromium", "chromium"),
     ("faketime", "faketime"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
+    ("nginx", "nginx"),
     ("pgbouncer", "pgbouncer"),
     ("setpriv", "util-linux"),
 ];

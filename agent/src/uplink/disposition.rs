@@ -119,6 +119,7 @@ mod tests {
             let problem = Problem::new(code, "");
             let expected = match code.status() {
                 400 if code == ProblemCode::BadParameter => RetrySlowly,
+                400 if code == ProblemCode::BadForwarding => RetrySlowly,
                 400 | 413 | 422 if code != ProblemCode::BadCsr => Split,
                 409 if code == ProblemCode::SequenceGap => Retry,
                 409 if code == ProblemCode::StreamConflict => NewStream,

@@ -45,6 +45,9 @@ pub enum AuthorityCommand {
     Export {
         /// Whose.
         which: Which,
+        /// Write them to this file instead of stdout.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Begin to replace an authority: make the next one, trusted, not used yet.
     Rotate {
@@ -89,12 +92,13 @@ impl AuthorityCommand {
         let actor = Actor { id: "cli".into(), name: None };
         match self {
             Self::List => list(store).await,
-            Self::Export { which } => {
-                let which = Purpose::from(which).as_str();
-                for row in store.authorities().await?.iter().filter(|row| row.purpose == which) {
-                    print!("{}", row.certificate_pem);
-                }
-                Ok(())
+            Self::Export { which, output } => {
+                let authorities = authority::open(&store.authorities().await?, key_file)?;
+                let bundle = match which {
+                    Which::Server => authorities.trust.server_bundle_pem,
+                    Which::Client => authorities.trust.client_bundle_pem,
+                };
+                write_secret(bundle.trim_end(), output.as_deref())
             }
             Self::Rotate { which } => {
                 let begun = rotation::begin(store, key_file, which.into(), &actor, now).await?;

@@ -27,41 +27,35 @@ const MAX_TOKENS: i64 = 10_000;
 /// Digests of live tokens' secrets.
 #[derive(Debug, Default)]
 pub struct KnownTokens {
-    known: Mutex<(Option<Instant>, HashMap<Uuid, Vec<u8>>)>,
+    digests: Mutex<HashMap<Uuid, Vec<u8>>>,
+    /// When they were read last. Held while they are read: who asks meanwhile waits for the answer.
+    read_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl KnownTokens {
     /// Whether `shown` is the secret of the live token `id`.
-    pub async fn prove(&self, store: &Store, id: Uuid, shown: &str, now: Instant) -> bool {
+    pub async fn prove(&self, store: &Store, id: Uuid, shown: &str) -> bool {
         if let Some(proven) = self.look(id, shown) {
             return proven;
         }
-        if !self.may_refresh(now) {
-            return false;
-        }
-        match store.live_token_digests(MAX_TOKENS).await {
-            Ok(digests) => {
-                self.known.lock().unwrap_or_else(PoisonError::into_inner).1 =
-                    digests.into_iter().collect();
+        let mut read_at = self.read_at.lock().await;
+        if read_at.is_none_or(|at| at.elapsed() >= REFRESH) {
+            match store.live_token_digests(MAX_TOKENS).await {
+                Ok(digests) => {
+                    *self.digests.lock().unwrap_or_else(PoisonError::into_inner) =
+                        digests.into_iter().collect();
+                }
+                Err(error) => {
+                    tracing::debug!(error = %Chain(&error), "the enrolment tokens cannot be read");
+                }
             }
-            Err(error) => {
-                tracing::debug!(error = %Chain(&error), "the enrolment tokens cannot be read");
-            }
+            *read_at = Some(Instant::now());
         }
         self.look(id, shown).unwrap_or(false)
     }
 
     fn look(&self, id: Uuid, shown: &str) -> Option<bool> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.1.get(&id).map(|digest| secret::matches(shown, Some(digest)))
-    }
-
-    fn may_refresh(&self, now: Instant) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = known.0.is_none_or(|at| now.saturating_duration_since(at) >= REFRESH);
-        if due {
-            known.0 = Some(now);
-        }
-        due
+        let digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.get(&id).map(|digest| secret::matches(shown, Some(digest)))
     }
 }

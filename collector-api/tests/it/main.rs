@@ -26,5 +26,6 @@ mod poison;
 mod proxied;
 mod reader;
 mod rollups;
+mod rotation;
 mod upkeep;
 mod verdicts;

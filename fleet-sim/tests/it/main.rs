@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
 
+mod balancers;
 mod browser;
 mod certificates;
 mod delivery;
@@ -17,5 +18,6 @@ mod kit;
 mod load_balancer;
 mod outage;
 mod pooler;
+mod rotation;
 mod secrets;
 mod thousand_processes;
