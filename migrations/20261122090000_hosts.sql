@@ -35,7 +35,12 @@ create table heartbeats (
     host_id         uuid primary key references hosts,
     last_seen_at    timestamptz,                    -- database clock, at commit of the newest accepted report
     last_sampled_at timestamptz,                    -- the host's clock in that report
+    contacted_at    timestamptz,                    -- database clock: the last time it proved its identity, whatever it heard
     deadline_at     timestamptz,                    -- when the host counts as silent
     interval_ms     integer,
-    boot_id         uuid
+    boot_id         uuid,
+    goodbye         text check (goodbye in ('shutdown', 'restart', 'upgrade', 'uninstall')), -- null: nothing said since it came back
+    goodbye_at      timestamptz,
+    silent_since    timestamptz,                    -- the deadline it missed, noticed by the sweep; null: none
+    flips           bigint not null default 0       -- how often that was noticed
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);

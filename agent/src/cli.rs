@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use shared_model::Goodbye;
 
 use crate::once::{Format, parse_interval};
 
@@ -50,6 +51,12 @@ pub enum Command {
         #[arg(long, default_value = "2s", value_parser = parse_interval)]
         interval: Duration,
     },
+    /// Tells the server that the agent stops on purpose; for the scripts of packages
+    Goodbye {
+        /// Why
+        #[arg(long, value_enum)]
+        reason: Leaving,
+    },
     /// Works on the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -60,4 +67,22 @@ pub enum Command {
 pub enum ConfigCommand {
     /// Reads the configuration as `run` would and says what is wrong with it
     Check,
+}
+
+/// Why an agent stops that `run` cannot know.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Leaving {
+    /// Another version takes over.
+    Upgrade,
+    /// It is removed for good.
+    Uninstall,
+}
+
+impl From<Leaving> for Goodbye {
+    fn from(leaving: Leaving) -> Self {
+        match leaving {
+            Leaving::Upgrade => Self::Upgrade,
+            Leaving::Uninstall => Self::Uninstall,
+        }
+    }
 }

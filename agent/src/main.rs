@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use agent::agent::run::{RunError, run};
+use agent::agent::run::{RunError, run, say_goodbye};
 use agent::cli::{Cli, Command, ConfigCommand};
 use agent::config::{Config, ConfigError};
 use agent::enroll::{self, Enrolled};
@@ -45,6 +45,10 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         }
         // A line of a log would stand on the picture: what fails is in the report.
         Command::Top { interval } => top(&config, *interval)?,
+        Command::Goodbye { reason } => {
+            log(io::stderr, true, "warn");
+            anyhow::ensure!(say_goodbye(&config, (*reason).into())?, "no server heard the goodbye");
+        }
         Command::Config(ConfigCommand::Check) => say("the configuration is usable")?,
     }
     Ok(())

@@ -12,6 +12,7 @@
 
 mod dead;
 mod disposition;
+mod goodbye;
 mod pace;
 #[cfg(test)]
 mod tests;

@@ -210,8 +210,11 @@ fn agent_router(
     for task in tasks {
         lifecycle.spawn_writer("report_writer", task);
     }
-    let ingest_state = IngestState::new(store.clone(), writer, &config.ingest);
     let checks = Arc::new(CertificateChecks::new(store.clone(), CHECK_TTL));
+    let contacts = checks.contacts();
+    let ingest_state = IngestState::new(store.clone(), writer, &config.ingest, checks.contacts());
+    let (contact_store, stop) = (store.clone(), lifecycle.stop.clone());
+    lifecycle.spawn("contacts", async move { contacts.run(&contact_store, &stop).await });
     let enroll_state = EnrollState::new(store.clone(), authorities.clone(), config);
     let router = OpenApiRouter::default()
         .merge(ingest::routes(ingest_state))

@@ -1,4 +1,4 @@
-//! What agents send: `POST /v1/reports` and `GET /v1/cursor`.
+//! What agents send: `POST /v1/reports`, `GET /v1/cursor`, and their [`goodbye`].
 //!
 //! A request's way: headers checked and a place taken ([`admission`]), body read within its cap
 //! ([`body`]), inflated, decoded, validated and encoded for COPY off the async threads ([`decode`]),
@@ -23,6 +23,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::auth::AgentIdentity;
+use crate::auth::contacts::Contacts;
 use crate::error::{ApiError, ApiResult};
 use crate::metrics::INGEST_PACED;
 use crate::store::Store;
@@ -32,6 +33,7 @@ use crate::store::reports::Outcome;
 mod admission;
 mod body;
 mod decode;
+mod goodbye;
 mod group;
 mod pace;
 pub mod writer;
@@ -61,16 +63,22 @@ pub struct IngestState {
     writer: ReportWriter,
     store: Store,
     admission: Admission,
+    contacts: Arc<Contacts>,
     /// Decoding at the same time: as many as there are CPUs.
     decoders: Arc<Semaphore>,
 }
 
 impl IngestState {
     /// State around a started writer.
-    pub fn new(store: Store, writer: ReportWriter, settings: &IngestSettings) -> Self {
+    pub fn new(
+        store: Store,
+        writer: ReportWriter,
+        settings: &IngestSettings,
+        contacts: Arc<Contacts>,
+    ) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let admission = Admission::new(settings.memory_bytes);
-        Self { writer, store, admission, decoders: Arc::new(Semaphore::new(cpus)) }
+        Self { writer, store, admission, contacts, decoders: Arc::new(Semaphore::new(cpus)) }
     }
 }
 
@@ -85,7 +93,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 fn router() -> OpenApiRouter<IngestState> {
-    OpenApiRouter::default().routes(routes!(post_reports)).routes(routes!(get_cursor))
+    OpenApiRouter::default()
+        .routes(routes!(post_reports))
+        .routes(routes!(get_cursor))
+        .merge(goodbye::routes())
 }
 
 crate::problems! {
@@ -123,6 +134,7 @@ async fn post_reports(
     let stream_id = batch.stream_id;
     let outcome = state.writer.write_admitted(batch, Some(admitted)).await?;
     let mut answer = answer(stream_id, outcome)?;
+    state.contacts.settle(identity.host_id);
     answer.next_send_after_ms = state.pause();
     Ok(Json(answer))
 }

@@ -29,6 +29,8 @@ pub const AGENTS_REFUSED: &str = "procfleet_server_agents_refused_total";
 pub const FORWARDED_IGNORED: &str = "procfleet_server_forwarded_certificates_ignored_total";
 /// Requests on the proxied door refused for what the proxy sent; `reason`.
 pub const FORWARDED_REFUSED: &str = "procfleet_server_forwarded_certificates_refused_total";
+/// Signs of life not kept because too many waited for the database.
+pub const CONTACTS_SHED: &str = "procfleet_server_contacts_shed_total";
 
 /// Requests for reports refused, and bodies of rejects dropped, to stay within limits; `place` names
 /// the limit.
@@ -100,6 +102,7 @@ fn describe() {
     describe_counter!(ENROLLMENTS, "Requests to enrol");
     describe_counter!(CERTIFICATES_ISSUED, "Certificates that replaced another");
     describe_counter!(AGENTS_REFUSED, "Requests of agents refused for their certificate");
+    describe_counter!(CONTACTS_SHED, "Signs of life of hosts not kept");
     describe_counter!(
         FORWARDED_IGNORED,
         "Requests with a certificate in a header on the agent door"

@@ -15,6 +15,7 @@ pub mod dictionaries;
 pub mod enrollment;
 pub mod exits;
 pub mod failure;
+pub mod heartbeats;
 pub mod hosts;
 pub mod ids;
 pub mod instances;

@@ -129,6 +129,13 @@ impl AgentProcess {
         Ok(())
     }
 
+    /// What the scripts of a package run when the agent is replaced or removed.
+    pub async fn say_goodbye(&self, reason: &str) -> Result<()> {
+        let mut command = self.command("goodbye")?;
+        command.args(["--reason", reason]);
+        Child::run("goodbye", self.directory.path(), &mut command).await
+    }
+
     /// Fails if it ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
         self.running()?.check_alive()

@@ -25,6 +25,7 @@ pub mod certificate;
 pub mod connection;
 pub mod delivery;
 pub mod enrollment;
+pub mod goodbye;
 pub mod host;
 pub mod limits;
 pub mod problem;
@@ -39,6 +40,7 @@ pub use certificate::{
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};
+pub use goodbye::{Goodbye, GoodbyeNote};
 pub use host::{
     BlockDeviceSample, FilesystemSample, HostFacts, HostSample, NetworkInterfaceSample,
 };

@@ -2,8 +2,8 @@
 //!
 //! The sampler is a plain thread: it waits, ticks, appends to the spool. The uplink runs on a
 //! current-thread runtime on the main thread, which also waits for signals. On SIGTERM, SIGINT or SIGHUP
-//! the sampler appends one last report, then the uplink drains for a bounded time. A sampler that
-//! ends without being asked stops the program with an error: no agent runs without sampling.
+//! the sampler appends one last report, then the uplink drains for a bounded time and says goodbye. A
+//! sampler that ends without being asked stops the program with an error: no agent runs without sampling.
 
 use std::io;
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use shared_model::{Record, Report, Timestamp};
+use shared_model::{Goodbye, Record, Report, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::ending;
 use super::pace::Pace;
 use super::{Agent, AgentError, Moment};
 use crate::certificate::Keeper;
@@ -110,8 +111,25 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     runtime.block_on(async {
         let supervise = supervise(stop_sampler, sampler_ended, &stop);
         let ((), (), result) = tokio::join!(deliver, keep, supervise);
+        // An agent that failed says nothing: its host becomes silent, and somebody looks.
+        if result.is_ok() {
+            uplink.say_goodbye(ending::reason()).await;
+        }
         result
     })
+}
+
+/// Tells the server that this host's agent stops for a reason only its caller knows (a package's
+/// scripts). Whether a server took it.
+pub fn say_goodbye(config: &Config, reason: Goodbye) -> Result<bool, RunError> {
+    let identity = Identity::load(&config.identity_dir())?;
+    let endpoints = config.endpoints.clone();
+    let uplink = Uplink::new(&identity, UplinkConfig { endpoints, dead_dir: config.dead_dir() })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Start("the runtime", source))?;
+    Ok(runtime.block_on(uplink.say_goodbye(reason)))
 }
 
 /// Waits for a signal or the sampler's end; stops the sampler, then the uplink.

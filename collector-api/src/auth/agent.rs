@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::contacts::Contacts;
 use super::secret::hex;
 use crate::error::ApiError;
 use crate::metrics::AGENTS_REFUSED;
@@ -93,12 +94,18 @@ pub struct CertificateChecks {
     store: Store,
     ttl: Duration,
     good: Mutex<HashMap<String, Instant>>,
+    contacts: Arc<Contacts>,
 }
 
 impl CertificateChecks {
     /// Good answers are believed for `ttl`.
     pub fn new(store: Store, ttl: Duration) -> Self {
-        Self { store, ttl, good: Mutex::default() }
+        Self { store, ttl, good: Mutex::default(), contacts: Arc::default() }
+    }
+
+    /// Where the hosts of good certificates are noted.
+    pub fn contacts(&self) -> Arc<Contacts> {
+        Arc::clone(&self.contacts)
     }
 
     /// The identity, or why there is none.
@@ -172,6 +179,7 @@ impl<S: Sync> FromRequestParts<S> for AgentIdentity {
             ));
         };
         let identity = checks.check(&peer).await?;
+        checks.contacts.note(identity.host_id);
         parts.extensions.insert(identity.clone());
         Ok(identity)
     }

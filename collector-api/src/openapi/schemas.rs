@@ -22,6 +22,7 @@ pub fn add_to(components: &mut Components) {
         ("RecoverRequest", recover_request()),
         ("TrustRequest", trust_request()),
         ("TrustAnswer", trust_answer()),
+        ("GoodbyeNote", goodbye_note()),
         ("HostFacts", host_facts()),
         ("Records", records()),
     ] {
@@ -123,6 +124,18 @@ fn rejected_report() -> Value {
             "detail": text("Why."),
             "errors": { "type": "array", "maxItems": MAX_FIELD_ERRORS, "items": reference("FieldError"),
                 "description": "Which fields." },
+        },
+    })
+}
+
+fn goodbye_note() -> Value {
+    json!({
+        "type": "object",
+        "required": ["reason"],
+        "additionalProperties": false,
+        "properties": {
+            "reason": { "type": "string", "enum": ["shutdown", "restart", "upgrade", "uninstall"],
+                "description": "Why the agent stops." },
         },
     })
 }
@@ -303,6 +316,7 @@ mod tests {
             server_time: now,
         };
         check(&answer, &reports_answer());
+        check(&GoodbyeNote { reason: Goodbye::Restart }, &goodbye_note());
         let facts = HostFacts {
             machine_id_hash: Some("m".into()),
             os_description: Some("o".into()),

@@ -222,8 +222,8 @@ impl<'a> Dictionaries<'a> {
         sqlx::query!(
             "/* store::dictionaries::save_hosts */
             insert into heartbeats as known
-                (host_id, last_seen_at, last_sampled_at, interval_ms, boot_id, deadline_at)
-            select host_id, now(), sampled_at, interval_ms, boot_id,
+                (host_id, last_seen_at, contacted_at, last_sampled_at, interval_ms, boot_id, deadline_at)
+            select host_id, now(), now(), sampled_at, interval_ms, boot_id,
                 now() + coalesce(interval_ms, 30000) * interval '3 ms' + interval '15 s'
             from unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::uuid[])
                 as t (host_id, sampled_at, interval_ms, boot_id)
@@ -231,10 +231,12 @@ impl<'a> Dictionaries<'a> {
             order by host_id
             on conflict (host_id) do update set
                 last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
+                contacted_at = greatest(known.contacted_at, excluded.contacted_at),
+                goodbye = null, goodbye_at = null,
                 last_sampled_at = greatest(known.last_sampled_at, excluded.last_sampled_at),
                 interval_ms = coalesce(excluded.interval_ms, known.interval_ms),
                 boot_id = coalesce(excluded.boot_id, known.boot_id),
-                deadline_at = greatest(known.last_seen_at, excluded.last_seen_at)
+                deadline_at = greatest(known.contacted_at, excluded.contacted_at)
                     + coalesce(excluded.interval_ms, known.interval_ms, 30000) * interval '3 ms'
                     + interval '15 s'",
             &hosts,

@@ -38,6 +38,9 @@ pub struct HostSummary {
     /// When the newest report was stored, server's clock; null: it never reported.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_seen_at: Option<OffsetDateTime>,
+    /// When it last proved its identity, whatever it was told, server's clock; null: never.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub contacted_at: Option<OffsetDateTime>,
     /// The host's clock in that report.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_sampled_at: Option<OffsetDateTime>,
@@ -46,6 +49,15 @@ pub struct HostSummary {
     pub deadline_at: Option<OffsetDateTime>,
     /// Whether that moment has passed; null: it never reported.
     pub silent: Option<bool>,
+    /// `never_reported`, `up`, `late`, `silent`, `stopped` (it said so) or `dormant` (for two weeks);
+    /// null: it is not active.
+    #[schema(example = "up")]
+    pub liveness: Option<String>,
+    /// Why it stopped, in its own word: `shutdown`, `restart`, `upgrade` or `uninstall`; null: it did not.
+    pub goodbye: Option<String>,
+    /// When it said so, server's clock.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub goodbye_at: Option<OffsetDateTime>,
     /// Interval between its reports, ms.
     pub interval_ms: Option<i32>,
     /// Logical CPUs.
@@ -188,7 +200,8 @@ impl Store {
             r#"/* list_hosts */
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
-                   enrolled_at as "enrolled_at!", last_seen_at, last_sampled_at, deadline_at, silent, interval_ms,
+                   enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, deadline_at, silent, liveness, goodbye,
+                   goodbye_at, interval_ms,
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts
             where ($1 = '%%' or host_name ilike $1) and ($4 = '{}'::jsonb or labels @> $4)
@@ -211,7 +224,8 @@ impl Store {
             r#"/* find_host */
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
-                   enrolled_at as "enrolled_at!", last_seen_at, last_sampled_at, deadline_at, silent, interval_ms,
+                   enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, deadline_at, silent, liveness, goodbye,
+                   goodbye_at, interval_ms,
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts where host_id = $1"#,
             host_id,

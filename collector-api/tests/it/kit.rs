@@ -1,5 +1,6 @@
 //! A replica's ingest in this process, over a real database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -39,7 +40,7 @@ impl Replica {
         let stop = CancellationToken::new();
         let (writer, futures) = ReportWriter::new(&store, &settings, &stop);
         let tasks = futures.into_iter().collect();
-        let state = IngestState::new(store.clone(), writer.clone(), &settings);
+        let state = IngestState::new(store.clone(), writer.clone(), &settings, Arc::default());
         let router = Router::from(ingest::routes(state));
         let replica = Self { store, writer, stop, tasks, router };
         replica.wait_until_connected().await;

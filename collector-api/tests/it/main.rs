@@ -17,6 +17,7 @@ mod grafana;
 mod host_identity;
 mod kit;
 mod lifecycle;
+mod liveness;
 mod maintenance;
 mod migrations;
 mod numbers;

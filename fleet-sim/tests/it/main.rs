@@ -13,6 +13,7 @@ mod exactly_once;
 mod faults;
 mod first_culprit;
 mod fleet;
+mod goodbye;
 mod kernel_to_table;
 mod kit;
 mod load_balancer;

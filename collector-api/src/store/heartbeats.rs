@@ -1,0 +1,50 @@
+//! When hosts were last heard of, apart from their reports: contacts of any kind, and goodbyes.
+//!
+//! Reports move the heartbeat in their own transaction (`store::dictionaries`). Every statement locks
+//! its rows in the order of the hosts' ids, as that transaction does. No indexed column is updated, so
+//! all of it stays heap-only (HOT).
+
+use shared_model::Goodbye;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+impl Store {
+    /// Hosts that proved their identity just now. Their deadline moves on; what they said when they
+    /// stopped is no longer true.
+    pub async fn note_contacts(&self, hosts: &[Uuid]) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- Store::note_contacts
+            with locked as (
+                select host_id from heartbeats where host_id = any ($1) order by host_id for update
+            )
+            update heartbeats b set contacted_at = now(), goodbye = null, goodbye_at = null,
+                deadline_at = now() + coalesce(b.interval_ms, 30000) * interval '3 ms' + interval '15 s'
+            from locked where b.host_id = locked.host_id",
+            hosts
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::of("note_contacts"))?;
+        Ok(())
+    }
+
+    /// The agent of a host stops and says why. One that means to come back has five minutes more.
+    pub async fn say_goodbye(&self, host_id: Uuid, goodbye: Goodbye) -> Result<(), StoreError> {
+        let comes_back = matches!(goodbye, Goodbye::Restart | Goodbye::Upgrade);
+        sqlx::query!(
+            "-- Store::say_goodbye
+            update heartbeats set contacted_at = now(), goodbye = $2, goodbye_at = now(),
+                deadline_at = now() + coalesce(interval_ms, 30000) * interval '3 ms' + interval '15 s'
+                    + case when $3 then interval '5 minutes' else interval '0' end
+            where host_id = $1",
+            host_id,
+            goodbye.as_str(),
+            comes_back,
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::of("say_goodbye"))?;
+        Ok(())
+    }
+}
