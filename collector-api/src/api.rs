@@ -5,6 +5,7 @@
 //! Every answer is bounded, and every query ends after the read pool's statement timeout.
 
 pub mod api_keys;
+pub mod authorities;
 pub mod compare;
 pub mod connections;
 pub mod enrollment_tokens;
@@ -23,6 +24,7 @@ pub mod sparklines;
 pub mod stack;
 pub mod top;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
@@ -41,6 +43,8 @@ pub struct ApiState {
     pub writers: Store,
     /// Checks API keys.
     pub operators: OperatorAuth,
+    /// Seals the keys of new authorities.
+    pub ca_key_file: PathBuf,
     /// Where agents find the agent door: part of every token.
     pub agent_endpoints: Arc<[String]>,
     /// Whether the door itself speaks TLS: cookies are then for TLS only.
@@ -86,4 +90,5 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(session::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())
+        .merge(authorities::routes())
 }

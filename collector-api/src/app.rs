@@ -237,6 +237,7 @@ fn operator_door_router(
         readers: Store::connect_reader(url, READER_CONNECTIONS)?,
         writers: store.clone(),
         operators: OperatorAuth::new(store.clone()),
+        ca_key_file: config.ca_key_file.clone(),
         agent_endpoints: config.endpoints().into(),
         secure_cookies: config.operator_door.tls_certificate_file.is_some(),
     };

@@ -32,7 +32,8 @@ use crate::store::{Store, StoreError};
 use sealing::{SealingError, SealingKey};
 
 /// What an authority's leaves are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// Agents' client certificates.
     Client,

@@ -138,6 +138,8 @@ problem_codes! {
     NonceInvalid = 409, "The nonce is not valid any more";
     /// The host's life cycle does not allow the change.
     LifecycleConflict = 409, "The host's life cycle does not allow this";
+    /// The rotation of an authority is not at this step, or the step would shut hosts out.
+    RotationConflict = 409, "The rotation does not allow this";
     /// An operator decommissioned the host.
     HostDecommissioned = 410, "The host is decommissioned";
     /// The compressed body is too large: split it.

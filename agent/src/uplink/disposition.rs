@@ -89,6 +89,7 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::RecoveryWindowPassed
             | Code::NonceInvalid
             | Code::LifecycleConflict
+            | Code::RotationConflict
             | Code::IdentityMismatch
             | Code::TokenExpired
             | Code::TokenExhausted

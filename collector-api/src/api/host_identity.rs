@@ -62,7 +62,7 @@ struct HostLifecycle {
     changed: bool,
 }
 
-fn actor(operator: &Operator) -> Actor {
+pub(super) fn actor(operator: &Operator) -> Actor {
     let id = format!("api_key:{}", operator.api_key_id);
     Actor { id, name: Some(operator.name.clone()) }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fleet_sim::proxy::{Faults, FaultyProxy};
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -160,4 +161,46 @@ async fn too_many_attempts_are_told_to_wait_before_their_body_is_read() {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "60");
+}
+
+/// A network that loses every answer to an enrolment after the server committed it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_lost_answers_make_no_second_host() {
+    use futures_util::StreamExt as _;
+    const HOSTS: u64 = 1000;
+    let fleet = Fleet::create("lost-answers").await;
+    let server = &fleet.serve(&fleet.config()).await;
+    let token = &fleet.token(None).await.authorization();
+    let faults = Faults { drop_every: 1, ..Faults::default() };
+    // The server's certificate names 127.0.0.1 alone.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = free.local_addr().unwrap();
+    drop(free);
+    let proxy = FaultyProxy::start(listen, server.addresses.agent, faults).await.unwrap();
+    proxy.set_harmful(true);
+    let fleet_ref = &fleet;
+    futures_util::stream::iter(0..HOSTS)
+        .for_each_concurrent(16, |n| async move {
+            let (_, body) = new_host(&format!("host-{n}"));
+            let lost = fleet_ref
+                .client(None)
+                .post(format!("https://{listen}/v1/enroll"))
+                .header("authorization", token)
+                .json(&body)
+                .send()
+                .await;
+            let lost = lost.expect_err("the answer must be lost");
+            // The agent asks again with the same key.
+            let (status, _) = server.enroll(&fleet_ref.client(None), token, &body).await;
+            assert_eq!(status, StatusCode::OK, "committed before it was lost: {lost:?}");
+        })
+        .await;
+    assert_eq!(proxy.counts().dropped_responses, HOSTS);
+    for sql in [
+        "select count(*) from hosts",
+        "select count(*) from host_certificates",
+        "select uses::bigint from enrollment_tokens",
+    ] {
+        assert_eq!(fleet.count(sql).await, i64::try_from(HOSTS).unwrap(), "{sql}");
+    }
 }

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use collector_api::auth::operator::{MintedApiKey, Role};
 use collector_api::authority::Purpose;
 use collector_api::authority::rotation::{self, Step};
 use collector_api::store::audit::Actor;
 use collector_api::store::authorities::Rotated;
 use fleet_sim::eventually::eventually;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use crate::certificates::Identity;
-use crate::fleet::{Fleet, Server, now};
+use crate::fleet::{Fleet, Server, now, plain_client};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -152,4 +153,44 @@ async fn the_server_authority_waits_until_every_host_knows_the_next() {
     assert_eq!(begin(&fleet, Purpose::Server).await, Rotated::Done);
     assert_eq!(step(&fleet, Purpose::Server, Step::Abort, false).await, Rotated::Done);
     assert_eq!(fleet.token(None).await.pins.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_rotate_by_rest() {
+    let fleet = Fleet::create("rotation-rest").await;
+    let server = fleet.serve(&fleet.config()).await;
+    let mut keys = Vec::new();
+    for (byte, role) in [(1, Role::Admin), (2, Role::Operator)] {
+        let minted = MintedApiKey::from_random([byte; 48], "ada".into(), role, None);
+        fleet.store.create_api_key(&minted.new).await.unwrap();
+        keys.push(minted.to_paste());
+    }
+    let ask = async |method: Method, path: &str, key: &str, body: Value| {
+        let url = server.operator_url(&format!("/v1/authorities{path}"));
+        let request = plain_client().request(method, url).bearer_auth(key);
+        let response = request.json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let (admin, operator) = (keys[0].as_str(), keys[1].as_str());
+    let states = |page: &Value| {
+        let items = page["items"].as_array().unwrap();
+        items.iter().map(|one| one["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (status, page) = ask(Method::GET, "", operator, Value::Null).await;
+    assert_eq!((status, states(&page)), (200, vec!["active".into(), "active".into()]));
+    assert!(!page.to_string().contains("PRIVATE"), "{page}");
+    let rotation = "/server/rotation";
+    assert_eq!(ask(Method::POST, rotation, operator, Value::Null).await.0, 403);
+    let (status, page) = ask(Method::POST, rotation, admin, Value::Null).await;
+    assert_eq!((status, states(&page).len()), (200, 3), "{page}");
+    let activate = json!({ "step": "activate" });
+    let (status, refused) = ask(Method::PUT, rotation, admin, activate.clone()).await;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("rotation_conflict")), "{refused}");
+    settle(&fleet).await;
+    assert_eq!(ask(Method::PUT, rotation, operator, activate.clone()).await.0, 403);
+    let (status, page) = ask(Method::PUT, rotation, admin, activate).await;
+    assert_eq!(status, 200, "{page}");
+    assert_eq!(ask(Method::PUT, "/nobody/rotation", admin, json!({"step": "abort"})).await.0, 400);
+    let audited = "select count(*) from audit_events where object_type = 'authority' and actor like 'api_key:%'";
+    assert_eq!(fleet.count(audited).await, 2);
 }

@@ -61,6 +61,7 @@ impl Api {
             readers: Store::connect_reader(&database.url, 2).unwrap(),
             writers: store.clone(),
             operators: OperatorAuth::new(store.clone()),
+            ca_key_file: "/nonexistent/ca.key".into(),
             agent_endpoints: ["https://127.0.0.1:7443".to_owned()].into(),
             secure_cookies: false,
         };
