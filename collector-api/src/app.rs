@@ -7,6 +7,7 @@
 pub mod keeper;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,24 @@ pub struct Prepare {
     pub init: bool,
 }
 
+impl Prepare {
+    async fn run(
+        self,
+        store: &Store,
+        key_file: &Path,
+        now: OffsetDateTime,
+    ) -> Result<(), StartError> {
+        if self.migrate {
+            store.migrate().await?;
+        }
+        store.check_schema().await?;
+        if self.init {
+            authority::init(store, key_file, now).await?;
+        }
+        Ok(())
+    }
+}
+
 /// Starts everything on `lifecycle`. The caller then waits for [`Lifecycle::run`].
 pub async fn start(
     config: &Config,
@@ -111,15 +130,9 @@ pub async fn start(
         config.operator_door.tls_key_file.as_deref(),
     )?;
     let store = connect(config, lifecycle).await?;
-    if prepare.migrate {
-        store.migrate().await?;
-    }
-    store.check_schema().await?;
-    #[expect(clippy::disallowed_methods, reason = "start-up: the first certificate's beginning")]
+    #[expect(clippy::disallowed_methods, reason = "start-up: the first certificates' beginning")]
     let now = OffsetDateTime::now_utc();
-    if prepare.init {
-        authority::init(&store, &config.ca_key_file, now).await?;
-    }
+    prepare.run(&store, &config.ca_key_file, now).await?;
     let names = config.agent_door.names.clone();
     let mut keeper = AuthorityKeeper::load(&store, config.ca_key_file.clone()).await?;
     let agent_listener = doors::bind("agent", config.agent_door.listen).await?;

@@ -56,11 +56,11 @@ async fn said(response: Response) -> (u16, String) {
     (status, body["code"].as_str().unwrap_or("-").to_owned())
 }
 
-async fn metric(server: &Server, name: &str) -> f64 {
+async fn metric(server: &Server, name: &str) -> u64 {
     let metrics = plain_client().get(server.operator_url("/metrics")).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
     let values = metrics.lines().filter(|line| line.starts_with(name));
-    values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 /// `GET /v1/certificate` as the proxy would pass it on.
@@ -90,7 +90,7 @@ async fn forged_certificates_are_refused_and_counted() {
         let answer = said(request.header("procfleet-proxy-secret", SECRET).send().await.unwrap());
         assert_eq!(answer.await, (401, "no_client_certificate".into()));
     }
-    assert_eq!(metric(&server, IGNORED).await, 3.0);
+    assert_eq!(metric(&server, IGNORED).await, 3);
 
     let ask = async |headers: &[(&str, &str)]| forwarded(&client, &server, headers).await;
     let proxy = ("procfleet-proxy-secret", SECRET);
@@ -103,7 +103,7 @@ async fn forged_certificates_are_refused_and_counted() {
     assert_eq!(ask(&[proxy]).await, not_verified);
     assert_eq!(ask(&[proxy, cert("")]).await, not_verified);
     let counted = metric(&server, REFUSED).await;
-    assert_eq!(counted, 0.0);
+    assert_eq!(counted, 0);
 
     let wrong = ("procfleet-proxy-secret", "a-secret-of-somebody");
     for headers in [&[cert(good)][..], &[wrong, cert(good)], &[proxy, proxy, cert(good)]] {
@@ -133,7 +133,7 @@ async fn forged_certificates_are_refused_and_counted() {
     for forged in [foreign, rfc9440(&over.chain_pem).leak(), rfc9440(&servers.pem()).leak()] {
         assert_eq!(ask(&[proxy, cert(forged)]).await, not_verified);
     }
-    assert_eq!(metric(&server, REFUSED).await, 13.0);
+    assert_eq!(metric(&server, REFUSED).await, 13);
 
     // A good certificate whose host is not.
     fleet.execute("update host_certificates set status = 'revoked'").await;
@@ -235,7 +235,7 @@ async fn a_balancers_word_about_addresses_counts_and_nobody_elses() {
     assert!(knock(&fleet, &server, b"").await.is_err());
     let failed =
         "procfleet_server_connections_failed_total{door=\"agent\",reason=\"proxy_header\"}";
-    assert_eq!(metric(&server, failed).await, 1.0);
+    assert_eq!(metric(&server, failed).await, 1);
 
     config.agent_door.proxy_protocol_from = networks(&["10.0.0.0/8"]);
     let untrusting = fleet.serve(&config).await;
@@ -247,7 +247,7 @@ async fn a_balancers_word_about_addresses_counts_and_nobody_elses() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_hosts_behind_one_address_enrol_beside_a_stranger_that_floods() {
     use futures_util::StreamExt as _;
-    const HOSTS: usize = 1000;
+    const HOSTS: u32 = 1000;
     let fleet = Fleet::create("one-address").await;
     let config = Config {
         enrollment: collector_api::config::Enrollment {
@@ -298,9 +298,9 @@ async fn a_thousand_hosts_behind_one_address_enrol_beside_a_stranger_that_floods
     };
     let ((refused, limited), hosts) = tokio::join!(flood, enrol);
     assert!(limited > refused, "the stranger is limited: {refused} answers, {limited} times 429");
-    assert_eq!(hosts.len(), HOSTS);
-    assert_eq!(fleet.count("select count(*) from hosts").await, HOSTS as i64);
-    assert_eq!(fleet.count("select uses::bigint from enrollment_tokens").await, HOSTS as i64);
+    assert_eq!(hosts.len(), 1000);
+    assert_eq!(fleet.count("select count(*) from hosts").await, i64::from(HOSTS));
+    assert_eq!(fleet.count("select uses::bigint from enrollment_tokens").await, i64::from(HOSTS));
 
     // Once enrolled, nothing counts but the host's own identity.
     let fleet = &fleet;

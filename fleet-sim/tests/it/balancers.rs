@@ -172,7 +172,8 @@ async fn five_servers_start_at_once_where_there_is_nothing() -> Result<()> {
             let name = format!("server-{n}");
             deployment.start_preparing(&name, Doors::free()?).await
         };
-        let (a, b, c, d, e) = tokio::join!(start(0), start(1), start(2), start(3), start(4));
+        let (one, two, three, four, five) =
+            tokio::join!(start(0), start(1), start(2), start(3), start(4));
         let mut connection = sqlx::PgConnection::connect(&database.url).await?;
         let authorities: i64 = sqlx::query_scalar("select count(*) from certificate_authorities")
             .fetch_one(&mut connection)
@@ -185,7 +186,7 @@ async fn five_servers_start_at_once_where_there_is_nothing() -> Result<()> {
         ensure!(migrations > 0);
         // Each of them lets a host in that the others know.
         let token = deployment.join_token("hosts").await?;
-        for server in [a, b, c, d, e] {
+        for server in [one, two, three, four, five] {
             let mut server = server.context("a server that did not start")?;
             let mut token = token.clone();
             token.endpoints = vec![server.doors().agent_endpoint()];

@@ -75,7 +75,7 @@ const SERVER: Layers = &[
     ),
     ("document", &["api", "enroll", "health", "ingest", "openapi"]),
     // What answers requests, side by side; each is handed what it needs.
-    ("api", &["auth", "error", "extract", "metrics", "openapi", "store"]),
+    ("api", &["auth", "authority", "error", "extract", "metrics", "openapi", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),
     ("health", &["error", "metrics"]),
     ("web", &["auth"]),
