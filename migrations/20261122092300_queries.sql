@@ -13,6 +13,20 @@
 -- report lie together, so going to each host by the index costs less than the planner would think: a
 -- fleet's few minutes are not worth reading the whole piece.
 
+-- Whether labels fulfil requirements: [{"name", "operator": "in|not_in|exists|absent", "values"}], all of them.
+create function procfleet_selects(labels jsonb, requirements jsonb) returns boolean
+language sql immutable parallel safe as $$
+    select not exists (
+        select from jsonb_array_elements(requirements) as r (of)
+        where not case r.of ->> 'operator'
+            when 'in' then coalesce(r.of -> 'values' ? (labels ->> (r.of ->> 'name')), false)
+            when 'not_in' then not coalesce(r.of -> 'values' ? (labels ->> (r.of ->> 'name')), false)
+            when 'exists' then labels ? (r.of ->> 'name')
+            when 'absent' then not labels ? (r.of ->> 'name')
+        end
+    )
+$$;
+
 -- Hosts that carry every label of the selector, such as {"env": "prod"}; null without a selector.
 create function procfleet_hosts_with(selector jsonb) returns uuid[] language sql stable parallel safe as $$
     select case when selector is not null then

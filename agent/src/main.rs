@@ -46,7 +46,6 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         // A line of a log would stand on the picture: what fails is in the report.
         Command::Top { interval } => top(&config, *interval)?,
         Command::Goodbye { reason } => {
-            log(io::stderr, true, "warn");
             anyhow::ensure!(say_goodbye(&config, (*reason).into())?, "no server heard the goodbye");
         }
         Command::Config(ConfigCommand::Check) => say("the configuration is usable")?,

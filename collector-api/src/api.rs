@@ -11,6 +11,7 @@ pub mod connections;
 pub mod enrollment_tokens;
 pub mod exits;
 pub mod host_identity;
+pub mod host_labels;
 pub mod hosts;
 pub mod instances;
 pub mod maintenance;
@@ -76,6 +77,7 @@ fn resources() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(hosts::routes())
         .merge(host_identity::routes())
+        .merge(host_labels::routes())
         .merge(samples::routes())
         .merge(top::routes())
         .merge(compare::routes())

@@ -20,5 +20,6 @@ pub mod lifecycle;
 pub mod maintenance;
 pub mod metrics;
 pub mod openapi;
+pub mod selector;
 pub mod store;
 pub mod web;

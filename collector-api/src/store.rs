@@ -19,6 +19,7 @@ pub mod heartbeats;
 pub mod hosts;
 pub mod ids;
 pub mod instances;
+pub mod labels;
 pub mod lifecycle;
 pub mod maintenance;
 pub mod migrate;

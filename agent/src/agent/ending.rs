@@ -22,12 +22,8 @@ pub(super) fn reason() -> Goodbye {
 }
 
 fn reason_of(system_state: Option<&str>, logins_forbidden: bool) -> Goodbye {
-    match system_state {
-        Some("stopping") => Goodbye::Shutdown,
-        Some(_) => Goodbye::Restart,
-        None if logins_forbidden => Goodbye::Shutdown,
-        None => Goodbye::Restart,
-    }
+    let goes_down = system_state.map_or(logins_forbidden, |state| state == "stopping");
+    if goes_down { Goodbye::Shutdown } else { Goodbye::Restart }
 }
 
 /// What systemd calls the state of the host; none: there is no systemd, or it does not answer.

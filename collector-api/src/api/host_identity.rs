@@ -67,6 +67,16 @@ pub(super) fn actor(operator: &Operator) -> Actor {
     Actor { id, name: Some(operator.name.clone()) }
 }
 
+/// A reason that can be kept.
+pub(super) fn reason_of(reason: Option<&str>) -> ApiResult<Option<&str>> {
+    let reason = reason.filter(|reason| !reason.is_empty());
+    if reason.is_some_and(|reason| reason.len() > MAX_REASON_BYTES || reason.contains('\0')) {
+        let detail = format!("must have at most {MAX_REASON_BYTES} bytes, none of them NUL");
+        return Err(params::invalid_field("reason", detail));
+    }
+    Ok(reason)
+}
+
 /// Approves, quarantines, releases or decommissions a host.
 ///
 /// Servers act on it within 10 seconds, also on open connections. A quarantined host keeps its
@@ -82,11 +92,7 @@ async fn set_host_lifecycle(
     Path(host): Path<String>,
     Json(body): Json<SetLifecycle>,
 ) -> ApiResult<Answer<HostLifecycle>> {
-    let reason = body.reason.as_deref().filter(|reason| !reason.is_empty());
-    if reason.is_some_and(|reason| reason.len() > MAX_REASON_BYTES || reason.contains('\0')) {
-        let detail = format!("must have at most {MAX_REASON_BYTES} bytes, none of them NUL");
-        return Err(params::invalid_field("reason", detail));
-    }
+    let reason = reason_of(body.reason.as_deref())?;
     let host_id = resolve_host(&state.readers, &host).await?;
     let lifecycle = body.lifecycle;
     let change = state.writers.set_lifecycle(host_id, lifecycle, reason, &actor(&operator)).await?;
@@ -137,7 +143,7 @@ async fn revoke_host_certificates(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn no_such_host(host_id: Uuid) -> ApiError {
+pub(super) fn no_such_host(host_id: Uuid) -> ApiError {
     ApiError::new(ProblemCode::NotFound, format!("There is no host {host_id}."))
 }
 

@@ -45,7 +45,8 @@ crate::problems! {
 struct ListQuery {
     /// Text that the host name contains, upper and lower case alike.
     q: Option<String>,
-    /// Only hosts that carry every one of these labels: `name=value`, separated by commas.
+    /// Only hosts whose labels fulfil all of this: `name=value`, `name!=value`, `name in (a, b)`, `name notin (a, b)`,
+    /// `name`, `!name`, separated by commas.
     #[param(example = "env=prod,role=db")]
     labels: Option<String>,
     /// Most hosts returned, 1 to 1,000.

@@ -1,17 +1,14 @@
 //! Which hosts a question is about: one, those with certain labels, or all.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
 use super::hosts::resolve_host;
 use super::params;
 use crate::error::ApiResult;
+use crate::selector::Selector;
 use crate::store::Store;
 use crate::store::question::Class;
 
-/// Most labels of a selector.
-const MAX_LABELS: usize = 16;
 /// Longest selector, bytes.
 const MAX_SELECTOR_BYTES: usize = 2048;
 
@@ -20,7 +17,7 @@ const MAX_SELECTOR_BYTES: usize = 2048;
 pub(super) struct Selection<'a> {
     /// Id or name.
     pub(super) host: Option<&'a str>,
-    /// `name=value`, separated by commas.
+    /// See [`Selector`].
     pub(super) labels: Option<&'a str>,
 }
 
@@ -45,41 +42,15 @@ pub(super) fn class(hosts: Option<&[Uuid]>) -> Class {
     if hosts.is_some_and(|hosts| hosts.len() <= 1) { Class::Window } else { Class::Fleet }
 }
 
-/// Reads `name=value,name=value`.
-pub(super) fn selector(text: &str) -> ApiResult<BTreeMap<String, String>> {
-    let text = params::search("labels", Some(text), MAX_SELECTOR_BYTES)?;
-    let wrong = || {
-        params::bad_parameter(
-            "labels",
-            format!("must be 1 to {MAX_LABELS} different `name=value`, separated by commas"),
-        )
-    };
-    let mut labels = BTreeMap::new();
-    for pair in text.split(',') {
-        let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
-        let (name, value) = (name.trim(), value.trim());
-        let known = labels.insert(name.to_owned(), value.to_owned());
-        if name.is_empty() || known.is_some() || labels.len() > MAX_LABELS {
-            return Err(wrong());
-        }
-    }
-    Ok(labels)
+/// Reads the parameter `labels`.
+pub(super) fn selector(text: &str) -> ApiResult<Selector> {
+    parse(text).map_err(|detail| params::bad_parameter("labels", detail))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_selector_is_pairs_of_names_and_values() {
-        let labels = selector("env=prod, role=a=b,empty=").unwrap();
-        let pairs: Vec<(&str, &str)> =
-            labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(pairs, [("empty", ""), ("env", "prod"), ("role", "a=b")]);
-        let many = (0..17).map(|n| format!("l{n}=x")).collect::<Vec<_>>().join(",");
-        for wrong in ["", "env", "=x", "a=1,a=2", "a=1,", many.as_str(), "a=\0"] {
-            let error = selector(wrong).unwrap_err();
-            assert_eq!(error.problem.errors[0].field, "labels", "{wrong}");
-        }
+/// Reads a selector, or says what is wrong with it.
+pub(super) fn parse(text: &str) -> Result<Selector, String> {
+    if text.len() > MAX_SELECTOR_BYTES {
+        return Err(format!("must not be longer than {MAX_SELECTOR_BYTES} bytes"));
     }
+    Selector::parse(text).map_err(|error| error.to_string())
 }

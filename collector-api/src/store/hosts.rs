@@ -1,7 +1,5 @@
 //! What operators ask about hosts.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -10,6 +8,7 @@ use uuid::Uuid;
 
 use super::ids::like_pattern;
 use super::{Store, StoreError};
+use crate::selector::Selector;
 
 /// Most file systems, block devices or interfaces of one host in an answer.
 const MAX_DEVICES: i64 = 4096;
@@ -187,11 +186,11 @@ pub struct AgentState {
 }
 
 impl Store {
-    /// Hosts whose name contains `q` and which carry `labels`, by name and id, after the host `after`.
+    /// Hosts whose name contains `q` and whose labels fulfil `labels`, by name and id, after the host `after`.
     pub async fn list_hosts(
         &self,
         q: &str,
-        labels: &BTreeMap<String, String>,
+        labels: &Selector,
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<HostSummary>, StoreError> {
@@ -204,7 +203,7 @@ impl Store {
                    goodbye_at, interval_ms,
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts
-            where ($1 = '%%' or host_name ilike $1) and ($4 = '{}'::jsonb or labels @> $4)
+            where ($1 = '%%' or host_name ilike $1) and ($4 = '[]'::jsonb or procfleet_selects(labels, $4))
               and ($2::uuid is null or (host_name, host_id) > (select a.host_name, a.host_id from hosts a where a.host_id = $2))
             order by host_name, host_id limit $3"#,
             like_pattern(q),
@@ -235,19 +234,16 @@ impl Store {
         .map_err(StoreError::of("find_host"))
     }
 
-    /// Ids of the hosts that carry all of `labels`.
-    pub async fn hosts_with(
-        &self,
-        labels: &BTreeMap<String, String>,
-    ) -> Result<Vec<Uuid>, StoreError> {
-        let hosts = sqlx::query_scalar!(
-            "/* hosts_with */ select procfleet_hosts_with($1)",
+    /// Ids of the hosts whose labels fulfil `labels`.
+    pub async fn hosts_with(&self, labels: &Selector) -> Result<Vec<Uuid>, StoreError> {
+        sqlx::query_scalar!(
+            "/* hosts_with */
+            select host_id from hosts where procfleet_selects(labels, $1) order by host_id",
             Json(labels) as _,
         )
-        .fetch_one(&self.pool)
+        .fetch_all(&self.pool)
         .await
-        .map_err(StoreError::of("hosts_with"))?;
-        Ok(hosts.unwrap_or_default())
+        .map_err(StoreError::of("hosts_with"))
     }
 
     /// Every host with this id or this name, active ones first, at most `limit`.

@@ -15,6 +15,7 @@ mod exits;
 mod fleet;
 mod grafana;
 mod host_identity;
+mod host_labels;
 mod kit;
 mod lifecycle;
 mod liveness;

@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::fleet::Fleet;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 async fn goodbye(connection: &mut PgConnection) -> Result<Option<String>> {
     let said = "select goodbye from heartbeats";

@@ -75,7 +75,7 @@ const SERVER: Layers = &[
     ),
     ("document", &["api", "enroll", "health", "ingest", "openapi"]),
     // What answers requests, side by side; each is handed what it needs.
-    ("api", &["auth", "authority", "error", "extract", "metrics", "openapi", "store"]),
+    ("api", &["auth", "authority", "error", "extract", "metrics", "openapi", "selector", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),
     ("health", &["error", "metrics"]),
     ("web", &["auth"]),
@@ -91,8 +91,9 @@ const SERVER: Layers = &[
     ("openapi", &["error"]),
     ("lifecycle", &["metrics"]),
     ("error", &["store"]),
-    ("store", &["metrics"]),
+    ("store", &["metrics", "selector"]),
     ("metrics", &[]),
+    ("selector", &[]),
 ];
 
 /// External crates that only these places may name; `packages` holds the same between crates.

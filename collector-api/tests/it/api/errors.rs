@@ -22,7 +22,7 @@ async fn every_bad_question_names_its_parameter() {
         ("/v1/top?from=-32d", "from"),
         ("/v1/top?limit=1001", "limit"),
         ("/v1/top?after=10001", "after"),
-        ("/v1/top?labels=env", "labels"),
+        ("/v1/top?labels=env%20x", "labels"),
         ("/v1/top?host=db&labels=env=prod", "labels"),
         ("/v1/hosts?labels==x", "labels"),
         ("/v1/compare?from=-32d", "from"),
