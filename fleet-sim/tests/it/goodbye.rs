@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fleet_sim::eventually::eventually;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use crate::fleet::Fleet;
 
