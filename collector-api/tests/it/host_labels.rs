@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::fleet::{Fleet, Server, plain_client};
 
 /// Hosts that are only rows, each with its labels.
-const HOSTS: &str = r#"
+const HOSTS: &str = r"
     with token as (
         insert into enrollment_tokens (token_id, name, secret_sha256, expires_at)
         values ('00000000-0000-0000-0000-000000000001', 't', sha256('x'), now() + interval '1 day')
@@ -22,7 +22,7 @@ const HOSTS: &str = r#"
         case when n = 7 then 'decommissioned' when n = 5 then 'pending' else 'active' end,
         jsonb_strip_nulls(jsonb_build_object('env', (array['prod', 'test', null])[1 + n % 3],
             'role', case when n % 2 = 0 then 'a=b' end, 'odd', case when n % 2 = 1 then '' end))
-    from token, generate_series(1, 8) n"#;
+    from token, generate_series(1, 8) n";
 
 const SELECTORS: [&str; 12] = [
     "env=prod",
