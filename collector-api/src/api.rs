@@ -13,6 +13,7 @@ pub mod exits;
 pub mod host_identity;
 pub mod host_labels;
 pub mod hosts;
+pub mod idempotency;
 pub mod instances;
 pub mod maintenance;
 pub mod params;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::operator::OperatorAuth;
@@ -60,12 +62,13 @@ impl FromRef<ApiState> for OperatorAuth {
 
 crate::problems! {
     /// What every route with an API key may answer.
-    pub(crate) OperatorProblems = Unauthorized, Forbidden, Internal, DatabaseUnavailable, QueryTimeout;
+    pub(crate) OperatorProblems = Unauthorized, Forbidden, TooManyRequests, Internal, DatabaseUnavailable, QueryTimeout;
 }
 
 /// Every route of the operators' API.
 pub fn routes(state: ApiState) -> OpenApiRouter {
-    resources().with_state(state)
+    let once = from_fn_with_state(state.clone(), idempotency::layer);
+    resources().with_state(state).layer(once)
 }
 
 /// Their documentation.

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod contacts;
 pub mod join_token;
 pub mod operator;
+pub mod rates;
 pub mod secret;
 pub mod session;
 

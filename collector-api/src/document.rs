@@ -1,12 +1,18 @@
 //! The OpenAPI document of both doors: `procfleet-server openapi`, `GET /openapi.yaml` and the
 //! committed `openapi.yaml`. It is made from the handlers; a test says that the file is fresh.
 
+use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 
 use axum::http::HeaderName;
 use axum::http::header::CONTENT_TYPE;
+use shared_model::ProblemCode;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder, tag::TagBuilder};
+use utoipa::openapi::{
+    Components, InfoBuilder, License, OpenApi, OpenApiBuilder, RefOr, Required, tag::TagBuilder,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -51,6 +57,7 @@ pub fn document() -> OpenApi {
     for part in [api::openapi(), enroll::openapi(), ingest::openapi(), health::openapi(), own] {
         document.merge(part);
     }
+    idempotent(&mut document);
     let components = document.components.get_or_insert_with(Components::new);
     openapi::schemas::add_to(components);
     add_security(components);
@@ -69,6 +76,52 @@ async fn get_openapi() -> ([(HeaderName, &'static str); 1], &'static str) {
     // Once: whoever asks needs no key, and making it takes a while.
     static YAML: LazyLock<String> = LazyLock::new(yaml);
     ([(CONTENT_TYPE, "application/yaml")], YAML.as_str())
+}
+
+/// Every `POST` with an API key takes `Idempotency-Key`: a layer around the routes, not the handlers,
+/// knows of it.
+fn idempotent(document: &mut OpenApi) {
+    let codes = [
+        ProblemCode::BadParameter,
+        ProblemCode::IdempotencyInProgress,
+        ProblemCode::BodyTooLarge,
+        ProblemCode::IdempotencyKeyReused,
+    ];
+    let operations = document.paths.paths.values_mut().filter_map(|item| item.post.as_mut());
+    for operation in operations {
+        let takes_api_key = serde_json::to_value(&operation.security)
+            .is_ok_and(|security| security.pointer("/0/api_key").is_some());
+        if !takes_api_key {
+            continue;
+        }
+        let parameter = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(
+                "Any word of 1 to 255 visible ASCII characters. Sent again within a day with the same \
+                 request, the first answer is given again and nothing is done twice.",
+            ))
+            .schema(Some(
+                ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255)),
+            ))
+            .build();
+        operation.parameters.get_or_insert_default().push(RefOr::T(parameter));
+        for (status, response) in openapi::problem_responses(&codes) {
+            match (operation.responses.responses.entry(status), response) {
+                (Entry::Vacant(vacant), response) => drop(vacant.insert(response)),
+                (Entry::Occupied(mut known), RefOr::T(more)) => {
+                    if let RefOr::T(known) = known.get_mut()
+                        && !known.description.contains(&more.description)
+                    {
+                        known.description =
+                            format!("{}\n\n{}", known.description, more.description);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 fn add_security(components: &mut Components) {

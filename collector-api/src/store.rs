@@ -17,6 +17,7 @@ pub mod exits;
 pub mod failure;
 pub mod heartbeats;
 pub mod hosts;
+pub mod idempotency;
 pub mod ids;
 pub mod instances;
 pub mod labels;

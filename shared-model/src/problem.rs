@@ -140,8 +140,12 @@ problem_codes! {
     LifecycleConflict = 409, "The host's life cycle does not allow this";
     /// The rotation of an authority is not at this step, or the step would shut hosts out.
     RotationConflict = 409, "The rotation does not allow this";
+    /// A request with this `Idempotency-Key` is being answered, or its server ended before it said how it went.
+    IdempotencyInProgress = 409, "The first request with this key has no answer yet";
     /// An operator decommissioned the host.
     HostDecommissioned = 410, "The host is decommissioned";
+    /// The object is not the one `If-Match` names any more: read it again.
+    PreconditionFailed = 412, "The object has changed";
     /// The compressed body is too large: split it.
     BodyTooLarge = 413, "The request body is too large";
     /// The inflated body is too large: split it.
@@ -160,8 +164,12 @@ problem_codes! {
     TimestampTooOld = 422, "The report is older than the retention";
     /// A field of the request body is not acceptable.
     InvalidField = 422, "A field is not valid";
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyKeyReused = 422, "The idempotency key belongs to another request";
     /// The agent speaks a protocol the server does not.
     UnsupportedVersion = 426, "The protocol version is not supported";
+    /// The change needs `If-Match`, so that nobody's change is lost.
+    PreconditionRequired = 428, "If-Match is needed";
     /// Too many requests: see `Retry-After`.
     TooManyRequests = 429, "Too many requests";
     /// The server failed; the log has the details under `request_id`.

@@ -90,6 +90,10 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::NonceInvalid
             | Code::LifecycleConflict
             | Code::RotationConflict
+            | Code::IdempotencyInProgress
+            | Code::IdempotencyKeyReused
+            | Code::PreconditionFailed
+            | Code::PreconditionRequired
             | Code::IdentityMismatch
             | Code::TokenExpired
             | Code::TokenExhausted

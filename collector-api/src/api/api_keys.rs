@@ -75,7 +75,7 @@ struct CreatedApiKey {
     responses((status = 201, description = "The key, once", body = CreatedApiKey), CreateProblems, OperatorProblems))]
 async fn create_api_key(
     State(state): State<ApiState>,
-    _: Admin,
+    Admin(operator): Admin,
     Now(now): Now,
     Json(body): Json<CreateApiKey>,
 ) -> ApiResult<(StatusCode, Answer<CreatedApiKey>)> {
@@ -85,7 +85,7 @@ async fn create_api_key(
     }
     let minted =
         MintedApiKey::from_random(params::random()?, body.name, body.role, body.expires_at);
-    let api_key = state.writers.create_api_key(&minted.new).await?;
+    let api_key = state.writers.create_api_key(&minted.new, &operator.actor()).await?;
     Ok((StatusCode::CREATED, Answer(CreatedApiKey { api_key, key: minted.to_paste() })))
 }
 
@@ -95,10 +95,10 @@ async fn create_api_key(
     responses((status = 204, description = "The key is revoked"), RevokeProblems, OperatorProblems))]
 async fn revoke_api_key(
     State(state): State<ApiState>,
-    _: Admin,
+    Admin(operator): Admin,
     Path(api_key_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
-    if !state.writers.revoke_api_key(api_key_id).await? {
+    if !state.writers.revoke_api_key(api_key_id, &operator.actor()).await? {
         let detail = format!("There is no API key {api_key_id}.");
         return Err(ApiError::new(ProblemCode::NotFound, detail));
     }

@@ -81,7 +81,7 @@ struct CreatedEnrollmentToken {
     responses((status = 201, description = "The token, once", body = CreatedEnrollmentToken), CreateProblems, OperatorProblems))]
 async fn create_enrollment_token(
     State(state): State<ApiState>,
-    _: Admin,
+    Admin(operator): Admin,
     Json(body): Json<CreateEnrollmentToken>,
 ) -> ApiResult<(StatusCode, Answer<CreatedEnrollmentToken>)> {
     let ttl = body.ttl_s.map_or(DEFAULT_TOKEN_TTL, Duration::from_secs);
@@ -92,7 +92,9 @@ async fn create_enrollment_token(
         approval_needed: body.approval_needed,
     };
     let endpoints = state.agent_endpoints.to_vec();
-    let token = join_token::create(&state.writers, endpoints, &request).await.map_err(refusal)?;
+    let actor = operator.actor();
+    let token = join_token::create(&state.writers, endpoints, &request, &actor).await;
+    let token = token.map_err(refusal)?;
     let answer = CreatedEnrollmentToken { token_id: token.id, paste: token.to_paste() };
     Ok((StatusCode::CREATED, Answer(answer)))
 }
@@ -117,10 +119,10 @@ fn refusal(error: CreateTokenError) -> ApiError {
     responses((status = 204, description = "The token is revoked"), RevokeProblems, OperatorProblems))]
 async fn revoke_enrollment_token(
     State(state): State<ApiState>,
-    _: Admin,
+    Admin(operator): Admin,
     Path(token_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
-    if state.writers.revoke_enrollment_token(token_id).await? {
+    if state.writers.revoke_enrollment_token(token_id, &operator.actor()).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         let detail = format!("There is no enrolment token {token_id}.");

@@ -161,7 +161,7 @@ struct AuditQuery {
     after: Option<Uuid>,
 }
 
-/// Changes of hosts that operators made, newest first.
+/// Changes that operators made, newest first.
 #[utoipa::path(get, path = "/v1/audit-events", tag = "access", security(("api_key" = ["admin"])),
     params(AuditQuery),
     responses((status = 200, description = "Changes, newest first", body = Page<AuditRow>), AuditProblems, OperatorProblems))]

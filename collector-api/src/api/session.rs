@@ -83,6 +83,7 @@ async fn begin_session(
 ) -> ApiResult<Response> {
     session::require_own_page(&headers)?;
     let operator = state.operators.authenticate_key(body.api_key.trim()).await?;
+    state.operators.count(&operator, true)?;
     let (token, begun) = session::begin(&state.writers, &operator).await?;
     let answer = SessionAnswer::of(&state, begun.name, begun.role, Some(begun.expires_at));
     let secure = state.secure_cookies || session::is_secure(&headers);

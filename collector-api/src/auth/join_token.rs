@@ -6,6 +6,7 @@ use shared_model::JoinToken;
 use uuid::Uuid;
 
 use super::secret::{self, NoRandomness, hex};
+use crate::store::audit::Actor;
 use crate::store::enrollment::NewEnrollmentToken;
 use crate::store::{Store, StoreError};
 
@@ -62,6 +63,7 @@ pub async fn create(
     store: &Store,
     endpoints: Vec<String>,
     request: &TokenRequest,
+    actor: &Actor,
 ) -> Result<JoinToken, CreateTokenError> {
     if !is_name(&request.name) {
         return Err(CreateTokenError::Name);
@@ -89,6 +91,6 @@ pub async fn create(
         max_uses,
         approval_needed: request.approval_needed,
     };
-    store.insert_enrollment_token(&stored).await?;
+    store.insert_enrollment_token(&stored, actor).await?;
     Ok(token)
 }

@@ -25,10 +25,12 @@ use shared_model::{ProblemCode, Timestamp};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::rates::OperatorRates;
 use super::session;
 use crate::error::{ApiError, ApiResult};
 use crate::store::Store;
 pub use crate::store::api_keys::{NewApiKey, Role};
+use crate::store::audit::Actor;
 
 /// How long a key that passed is believed without asking the database.
 pub const CACHED_FOR: Duration = Duration::from_secs(15);
@@ -98,6 +100,13 @@ pub struct Operator {
     pub role: Role,
 }
 
+impl Operator {
+    /// As the audit names them.
+    pub fn actor(&self) -> Actor {
+        Actor::api_key(self.api_key_id, &self.name)
+    }
+}
+
 struct Cached {
     operator: Operator,
     secret_sha256: [u8; 32],
@@ -109,12 +118,13 @@ struct Cached {
 pub struct OperatorAuth {
     store: Store,
     cache: Arc<Mutex<HashMap<Uuid, Cached>>>,
+    rates: Arc<OperatorRates>,
 }
 
 impl OperatorAuth {
     /// Checks keys against `store`, which must be able to write (`last_used_at`).
     pub fn new(store: Store) -> Self {
-        Self { store, cache: Arc::default() }
+        Self { store, cache: Arc::default(), rates: Arc::default() }
     }
 
     /// Whose key `headers` show.
@@ -171,12 +181,22 @@ impl OperatorAuth {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(&api_key_id);
     }
 
-    async fn authorize(&self, parts: &Parts, needed: Role) -> ApiResult<Operator> {
+    /// Counts a request of a key: 429 where it asks, or changes something, too often.
+    pub fn count(&self, operator: &Operator, changes: bool) -> ApiResult<()> {
+        self.rates.take(operator.api_key_id, changes, tokio::time::Instant::now()).map_err(|wait| {
+            let detail = format!("The API key {:?} asks too often: slow down.", operator.name);
+            ApiError::new(ProblemCode::TooManyRequests, detail).retry_after(wait)
+        })
+    }
+
+    /// Who sent a request, if its role suffices and it does not come too often.
+    pub async fn authorize(&self, parts: &Parts, needed: Role) -> ApiResult<Operator> {
         let operator = if parts.headers.contains_key(header::AUTHORIZATION) {
             self.authenticate(&parts.headers).await?
         } else {
             session::authenticate(&self.store, parts).await?.ok_or_else(unauthorized)?
         };
+        self.count(&operator, !parts.method.is_safe())?;
         if operator.role < needed {
             return Err(ApiError::new(
                 ProblemCode::Forbidden,

@@ -59,8 +59,9 @@ pub async fn begin(store: &Store, operator: &Operator) -> ApiResult<(String, Ses
             .caused_by(error)
     })?;
     let life_s = SESSION_LIFE.as_secs_f64();
-    let expires_at =
-        store.begin_session(&secret::digest(&token), operator.api_key_id, life_s).await?;
+    let expires_at = store
+        .begin_session(&secret::digest(&token), (operator.api_key_id, &operator.name), life_s)
+        .await?;
     let (name, role) = (operator.name.clone(), operator.role);
     Ok((token, Session { api_key_id: operator.api_key_id, name, role, expires_at }))
 }

@@ -14,6 +14,7 @@ use super::output::write_secret;
 use crate::auth::join_token::{self, TokenRequest};
 use crate::auth::operator::{MintedApiKey, Role};
 use crate::store::Store;
+use crate::store::audit::Actor;
 
 /// Most rows listed.
 const LIST_LIMIT: i64 = 1000;
@@ -78,7 +79,7 @@ impl TokenCommand {
         match self {
             Self::Create { name, max_uses, ttl, approval, output } => {
                 let request = TokenRequest { name, ttl, max_uses, approval_needed: approval };
-                let token = join_token::create(store, endpoints, &request).await?;
+                let token = join_token::create(store, endpoints, &request, &Actor::cli()).await?;
                 tracing::info!(token.id = %token.id, "enrolment token created");
                 write_secret(&token.to_paste(), output.as_deref())
             }
@@ -98,7 +99,7 @@ impl TokenCommand {
             }
             Self::Revoke { id } => {
                 anyhow::ensure!(
-                    store.revoke_enrollment_token(id).await?,
+                    store.revoke_enrollment_token(id, &Actor::cli()).await?,
                     "there is no enrolment token {id}"
                 );
                 Ok(())
@@ -120,7 +121,7 @@ impl ApiKeyCommand {
                 let mut random = [0; 48];
                 getrandom::fill(&mut random).context("the system gave no random bytes")?;
                 let minted = MintedApiKey::from_random(random, name, role, None);
-                store.create_api_key(&minted.new).await?;
+                store.create_api_key(&minted.new, &Actor::cli()).await?;
                 tracing::info!(api_key.id = %minted.new.api_key_id, "API key created");
                 write_secret(&minted.to_paste(), output.as_deref())
             }
@@ -139,7 +140,10 @@ impl ApiKeyCommand {
                 print_table(&lines)
             }
             Self::Revoke { id } => {
-                anyhow::ensure!(store.revoke_api_key(id).await?, "there is no API key {id}");
+                anyhow::ensure!(
+                    store.revoke_api_key(id, &Actor::cli()).await?,
+                    "there is no API key {id}"
+                );
                 Ok(())
             }
         }

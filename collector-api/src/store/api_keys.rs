@@ -8,10 +8,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::audit::{self, Actor};
 use super::{Store, StoreError};
 
 /// What a key may do. Each role may do everything the one before it may.
@@ -119,8 +121,21 @@ fn role_of(text: &str) -> Result<Role, sqlx::Error> {
 }
 
 impl Store {
-    /// Stores a key.
-    pub async fn create_api_key(&self, new: &NewApiKey) -> Result<ApiKey, StoreError> {
+    /// Stores a key, and who made it.
+    pub async fn create_api_key(
+        &self,
+        new: &NewApiKey,
+        actor: &Actor,
+    ) -> Result<ApiKey, StoreError> {
+        self.try_create_api_key(new, actor).await.map_err(StoreError::of("create_api_key"))
+    }
+
+    async fn try_create_api_key(
+        &self,
+        new: &NewApiKey,
+        actor: &Actor,
+    ) -> Result<ApiKey, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
         let created_at = sqlx::query_scalar!(
             "/* create_api_key */
              insert into api_keys (api_key_id, name, role, secret_sha256, expires_at)
@@ -131,9 +146,13 @@ impl Store {
             &new.secret_sha256[..],
             new.expires_at,
         )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(StoreError::of("create_api_key"))?;
+        .fetch_one(&mut *transaction)
+        .await?;
+        let expires_at = new.expires_at.map(|at| at.unix_timestamp());
+        let detail = json!({ "name": new.name, "role": new.role, "expires_at_unix_s": expires_at });
+        let id = new.api_key_id.to_string();
+        audit::record(&mut transaction, actor, "api_key.create", ("api_key", &id), detail).await?;
+        transaction.commit().await?;
         Ok(ApiKey {
             api_key_id: new.api_key_id,
             name: new.name.clone(),
@@ -180,16 +199,43 @@ impl Store {
     }
 
     /// Ends a key; a second time changes nothing. False: there is no such key.
-    pub async fn revoke_api_key(&self, api_key_id: Uuid) -> Result<bool, StoreError> {
-        sqlx::query!(
-            "/* revoke_api_key */
-             update api_keys set revoked_at = coalesce(revoked_at, now()) where api_key_id = $1",
+    pub async fn revoke_api_key(
+        &self,
+        api_key_id: Uuid,
+        actor: &Actor,
+    ) -> Result<bool, StoreError> {
+        let revoked = self.try_revoke_api_key(api_key_id, actor).await;
+        revoked.map_err(StoreError::of("revoke_api_key"))
+    }
+
+    async fn try_revoke_api_key(
+        &self,
+        api_key_id: Uuid,
+        actor: &Actor,
+    ) -> Result<bool, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let key = sqlx::query!(
+            r#"/* revoke_api_key */
+             select name, revoked_at is not null as "revoked!"
+             from api_keys where api_key_id = $1 for update"#,
             api_key_id,
         )
-        .execute(&self.pool)
-        .await
-        .map(|done| done.rows_affected() > 0)
-        .map_err(StoreError::of("revoke_api_key"))
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(key) = key else { return Ok(false) };
+        if key.revoked {
+            return Ok(true);
+        }
+        sqlx::query!(
+            "/* revoke_api_key */ update api_keys set revoked_at = now() where api_key_id = $1",
+            api_key_id,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let (id, detail) = (api_key_id.to_string(), json!({ "name": key.name }));
+        audit::record(&mut transaction, actor, "api_key.revoke", ("api_key", &id), detail).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// What is needed to check a key; `None`: there is no such key.

@@ -16,6 +16,18 @@ pub struct Actor {
     pub name: Option<String>,
 }
 
+impl Actor {
+    /// Whoever runs `procfleet-server` beside the database.
+    pub fn cli() -> Self {
+        Self { id: "cli".into(), name: None }
+    }
+
+    /// Whoever shows this API key, or a session begun with it.
+    pub fn api_key(api_key_id: Uuid, name: &str) -> Self {
+        Self { id: format!("api_key:{api_key_id}"), name: Some(name.to_owned()) }
+    }
+}
+
 /// A change that an operator made.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = AuditEvent)]

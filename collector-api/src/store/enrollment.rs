@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 use shared_model::HostFacts;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::store::audit::{self, Actor};
 use crate::store::certificates::{NewCertificate, insert_certificate};
 use crate::store::{Store, StoreError};
 
@@ -165,7 +167,18 @@ impl Store {
     pub async fn insert_enrollment_token(
         &self,
         token: &NewEnrollmentToken<'_>,
+        actor: &Actor,
     ) -> Result<(), StoreError> {
+        let inserted = self.try_insert_enrollment_token(token, actor).await;
+        inserted.map_err(StoreError::of("insert_enrollment_token"))
+    }
+
+    async fn try_insert_enrollment_token(
+        &self,
+        token: &NewEnrollmentToken<'_>,
+        actor: &Actor,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
         sqlx::query!(
             "-- Store::insert_enrollment_token
             insert into enrollment_tokens
@@ -178,10 +191,18 @@ impl Store {
             token.max_uses,
             token.approval_needed,
         )
-        .execute(&self.pool)
-        .await
-        .map_err(StoreError::of("insert_enrollment_token"))?;
-        Ok(())
+        .execute(&mut *transaction)
+        .await?;
+        let detail = json!({
+            "name": token.name,
+            "ttl_s": token.ttl.as_secs(),
+            "max_uses": token.max_uses,
+            "approval_needed": token.approval_needed,
+        });
+        let (action, id) = ("enrollment_token.create", token.token_id.to_string());
+        let object = ("enrollment_token", id.as_str());
+        audit::record(&mut transaction, actor, action, object, detail).await?;
+        transaction.commit().await
     }
 
     /// Tokens, newest first, those older than `after`, at most `limit`.
@@ -206,17 +227,45 @@ impl Store {
     }
 
     /// Lets nobody else in by this token; hosts that are in stay. False: there is no such token.
-    pub async fn revoke_enrollment_token(&self, id: Uuid) -> Result<bool, StoreError> {
-        let revoked = sqlx::query!(
-            "-- Store::revoke_enrollment_token
-            update enrollment_tokens set revoked_at = coalesce(revoked_at, now())
-            where token_id = $1",
+    pub async fn revoke_enrollment_token(
+        &self,
+        id: Uuid,
+        actor: &Actor,
+    ) -> Result<bool, StoreError> {
+        let revoked = self.try_revoke_enrollment_token(id, actor).await;
+        revoked.map_err(StoreError::of("revoke_enrollment_token"))
+    }
+
+    async fn try_revoke_enrollment_token(
+        &self,
+        id: Uuid,
+        actor: &Actor,
+    ) -> Result<bool, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let token = sqlx::query!(
+            r#"-- Store::revoke_enrollment_token
+            select name, revoked_at is not null as "revoked!"
+            from enrollment_tokens where token_id = $1 for update"#,
             id
         )
-        .execute(&self.pool)
-        .await
-        .map_err(StoreError::of("revoke_enrollment_token"))?;
-        Ok(revoked.rows_affected() > 0)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(token) = token else { return Ok(false) };
+        if token.revoked {
+            return Ok(true);
+        }
+        sqlx::query!(
+            "-- Store::revoke_enrollment_token
+            update enrollment_tokens set revoked_at = now() where token_id = $1",
+            id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let (action, id) = ("enrollment_token.revoke", id.to_string());
+        let (object, detail) = (("enrollment_token", id.as_str()), json!({ "name": token.name }));
+        audit::record(&mut transaction, actor, action, object, detail).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 }
 

@@ -4,10 +4,12 @@
 //! expiry or revocation, or when its browser logs out. Rows that ended are deleted when the next one
 //! is made, so the table needs no maintenance.
 
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::api_keys::{Role, UnknownRole};
+use super::audit::{self, Actor};
 use super::{Store, StoreError};
 
 /// A session that lives.
@@ -28,10 +30,21 @@ impl Store {
     pub async fn begin_session(
         &self,
         token_sha256: &[u8; 32],
-        api_key_id: Uuid,
+        (api_key_id, name): (Uuid, &str),
         life_s: f64,
     ) -> Result<OffsetDateTime, StoreError> {
-        sqlx::query_scalar!(
+        let begun = self.try_begin_session(token_sha256, (api_key_id, name), life_s).await;
+        begun.map_err(StoreError::of("begin_session"))
+    }
+
+    async fn try_begin_session(
+        &self,
+        token_sha256: &[u8; 32],
+        (api_key_id, name): (Uuid, &str),
+        life_s: f64,
+    ) -> Result<OffsetDateTime, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let expires_at = sqlx::query_scalar!(
             r#"/* begin_session */
             with ended as (delete from operator_sessions where expires_at <= now())
             insert into operator_sessions (token_sha256, api_key_id, expires_at)
@@ -42,9 +55,13 @@ impl Store {
             api_key_id,
             life_s,
         )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(StoreError::of("begin_session"))
+        .fetch_one(&mut *transaction)
+        .await?;
+        let (actor, id) = (Actor::api_key(api_key_id, name), short(token_sha256));
+        let object = ("session", id.as_str());
+        audit::record(&mut transaction, &actor, "session.begin", object, json!({})).await?;
+        transaction.commit().await?;
+        Ok(expires_at)
     }
 
     /// The session of this token, if it lives and its key does.
@@ -77,13 +94,31 @@ impl Store {
 
     /// Ends a session. One that does not exist is no error.
     pub async fn end_session(&self, token_sha256: &[u8; 32]) -> Result<(), StoreError> {
-        sqlx::query!(
-            "/* end_session */ delete from operator_sessions where token_sha256 = $1",
+        self.try_end_session(token_sha256).await.map_err(StoreError::of("end_session"))
+    }
+
+    async fn try_end_session(&self, token_sha256: &[u8; 32]) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let ended = sqlx::query!(
+            "/* end_session */
+            delete from operator_sessions s using api_keys k
+            where s.token_sha256 = $1 and k.api_key_id = s.api_key_id
+            returning k.api_key_id, k.name",
             &token_sha256[..],
         )
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(StoreError::of("end_session"))
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(ended) = ended else { return Ok(()) };
+        let (actor, id) = (Actor::api_key(ended.api_key_id, &ended.name), short(token_sha256));
+        let object = ("session", id.as_str());
+        audit::record(&mut transaction, &actor, "session.end", object, json!({})).await?;
+        transaction.commit().await
     }
+}
+
+/// How the audit names a session: 64 bits of its token's digest.
+fn short(token_sha256: &[u8; 32]) -> String {
+    let mut head = [0; 8];
+    head.copy_from_slice(&token_sha256[..8]);
+    format!("{:016x}", u64::from_be_bytes(head))
 }

@@ -11,6 +11,7 @@ mod kit;
 mod maintenance;
 mod pictures;
 mod processes;
+mod routes;
 mod runs;
 mod samples;
 mod session;

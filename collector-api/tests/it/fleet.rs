@@ -11,6 +11,7 @@ use collector_api::config::Config;
 use collector_api::lifecycle::Lifecycle;
 use collector_api::metrics;
 use collector_api::store::Store;
+use collector_api::store::audit::Actor;
 use fleet_sim::child::Directory;
 use fleet_sim::database::{Engine, TestDatabase};
 use rcgen::{CertificateParams, KeyPair};
@@ -83,7 +84,7 @@ impl Fleet {
         let ttl = Duration::from_hours(1);
         let request = TokenRequest { name: "test".into(), ttl, max_uses, approval_needed: false };
         let endpoints = vec!["https://127.0.0.1:1".to_owned()];
-        join_token::create(&self.store, endpoints, &request).await.unwrap()
+        join_token::create(&self.store, endpoints, &request, &Actor::cli()).await.unwrap()
     }
 
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use collector_api::auth::join_token::{self, TokenRequest};
 use collector_api::auth::operator::{MintedApiKey, Role};
+use collector_api::store::audit::Actor;
 use fleet_sim::eventually::eventually;
 use reqwest::{Method, StatusCode};
 use rustls::{ClientConfig, HandshakeKind};
@@ -29,7 +30,7 @@ struct Administrator<'a> {
 impl<'a> Administrator<'a> {
     async fn create(fleet: &Fleet, server: &'a Server) -> Self {
         let minted = MintedApiKey::from_random([7; 48], "ada".into(), Role::Admin, None);
-        fleet.store.create_api_key(&minted.new).await.unwrap();
+        fleet.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
         Self { server, key: minted.to_paste() }
     }
 
@@ -130,7 +131,8 @@ async fn a_host_waits_for_approval_can_be_set_aside_and_ends_for_good() {
         max_uses: None,
         approval_needed: true,
     };
-    let token = join_token::create(&fleet.store, vec!["https://a:1".into()], &request).await;
+    let token =
+        join_token::create(&fleet.store, vec!["https://a:1".into()], &request, &Actor::cli()).await;
     let host = Identity::enroll_with(&fleet, &server, &token.unwrap()).await;
     let host_id = host.given.host_id.to_string();
     let client = host.client(&fleet);

@@ -2,6 +2,7 @@
 
 use collector_api::auth::operator::{MintedApiKey, Role};
 use collector_api::document;
+use collector_api::store::audit::Actor;
 use fleet_sim::database::Engine;
 use serde_json::{Value, json};
 use shared_model::JoinToken;
@@ -115,7 +116,7 @@ async fn a_key_is_shown_once_works_and_ends() {
 
         let mut db = api.connect().await;
         let minted = MintedApiKey::from_random([9; 48], "old".into(), Role::Admin, None);
-        api.store.create_api_key(&minted.new).await.unwrap();
+        api.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
         sql(&mut db, "update api_keys set expires_at = now() where name = 'old'").await;
         let bearer = format!("Bearer {}", minted.to_paste());
         let (status, problem) = api.send("GET", "/v1/hosts", Some(&bearer), None).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use collector_api::auth::operator::{MintedApiKey, Role};
 use collector_api::store::Store;
+use collector_api::store::audit::Actor;
 use collector_api::store::question::Class;
 use collector_api::store::samples::Window;
 use fleet_sim::database::{Engine, TestDatabase};
@@ -40,7 +41,7 @@ async fn a_client_that_leaves_takes_its_query_with_it() {
     let fleet = Fleet::create("cancel").await;
     let server = fleet.serve(&fleet.config()).await;
     let minted = MintedApiKey::from_random([7; 48], "reader".into(), Role::Viewer, None);
-    fleet.store.create_api_key(&minted.new).await.unwrap();
+    fleet.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
     let mut watching = fleet.database.connect().await.unwrap();
 
     // As long as somebody holds the table, the question cannot end by itself.

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use collector_api::api::{self, ApiState};
 use collector_api::auth::operator::{MintedApiKey, OperatorAuth, Role};
 use collector_api::store::Store;
+use collector_api::store::audit::Actor;
 use collector_api::store::copy::compact;
 use fleet_sim::database::{Engine, TestDatabase};
 use serde_json::Value;
@@ -54,7 +55,7 @@ impl Api {
         for (key, role) in keys.iter_mut().zip([Role::Viewer, Role::Operator, Role::Admin]) {
             let random = [role as u8 + 1; 48];
             let minted = MintedApiKey::from_random(random, format!("{role}-key"), role, None);
-            store.create_api_key(&minted.new).await.unwrap();
+            store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
             *key = minted.to_paste();
         }
         let state = ApiState {

@@ -1,0 +1,244 @@
+//! One row for every route that takes an API key: who may call it, and what it leaves in the audit.
+//!
+//! A new route has no row, and the tests say so. Add one to [`ROUTES`]: method, path, the least role,
+//! and for what changes something the body and the action that the audit must show, or why there is
+//! none. Where the change needs an object, [`prepare`] makes it and says its id.
+
+use std::collections::BTreeSet;
+
+use collector_api::auth::operator::Role;
+use collector_api::document;
+use fleet_sim::database::Engine;
+use serde_json::{Value, json};
+
+use super::kit::{self, Api, sql};
+use crate::openapi::operations;
+
+/// What a route changes.
+enum Effect {
+    /// Nothing.
+    Reads,
+    /// Something: an example of the body, and the action in the audit.
+    Audited(&'static str, &'static str),
+    /// Something that no audit row is owed for; why. Or: it is tested where it is made; where.
+    #[expect(dead_code, reason = "for the routes to come")]
+    Elsewhere(&'static str),
+}
+
+use Effect::{Audited, Reads};
+use Role::{Admin, Viewer};
+
+/// Every route, in the order of the document.
+const ROUTES: &[(&str, &str, Role, Effect)] = &[
+    ("GET", "/v1/api-keys", Admin, Reads),
+    ("POST", "/v1/api-keys", Admin, Audited(r#"{"name":"n","role":"viewer"}"#, "api_key.create")),
+    ("DELETE", "/v1/api-keys/{api_key_id}", Admin, Audited("", "api_key.revoke")),
+    ("GET", "/v1/audit-events", Admin, Reads),
+    ("GET", "/v1/compare", Viewer, Reads),
+    ("GET", "/v1/connections", Viewer, Reads),
+    ("GET", "/v1/enrollment-tokens", Admin, Reads),
+    (
+        "POST",
+        "/v1/enrollment-tokens",
+        Admin,
+        Audited(r#"{"name":"n","max_uses":1}"#, "enrollment_token.create"),
+    ),
+    ("DELETE", "/v1/enrollment-tokens/{token_id}", Admin, Audited("", "enrollment_token.revoke")),
+    ("GET", "/v1/exits", Viewer, Reads),
+    ("GET", "/v1/hosts", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/certificates", Viewer, Reads),
+    ("DELETE", "/v1/hosts/{host}/certificates", Admin, Audited("", "host.revoke_certificates")),
+    ("GET", "/v1/hosts/{host}/instances/{instance_id}/samples", Viewer, Reads),
+    (
+        "PUT",
+        "/v1/hosts/{host}/lifecycle",
+        Admin,
+        Audited(r#"{"lifecycle":"quarantined"}"#, "host.quarantine"),
+    ),
+    ("GET", "/v1/hosts/{host}/processes", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/processes/{process_id}/samples", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/samples", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/stack", Viewer, Reads),
+    ("GET", "/v1/instances", Viewer, Reads),
+    ("GET", "/v1/maintenance", Viewer, Reads),
+    ("GET", "/v1/processes", Viewer, Reads),
+    ("GET", "/v1/processes/{process_id}/runs", Viewer, Reads),
+    ("GET", "/v1/session", Viewer, Reads),
+    ("GET", "/v1/sparklines", Viewer, Reads),
+    ("GET", "/v1/top", Viewer, Reads),
+];
+
+/// Makes what a change needs. The value of the path's parameter.
+async fn prepare(api: &Api, path: &str) -> String {
+    let mut db = api.connect().await;
+    if path.starts_with("/v1/hosts/") {
+        let host_id = kit::host(&mut db, 7, "subject").await;
+        sql(
+            &mut db,
+            "insert into host_certificates (serial, host_id, spki_sha256, chain_pem, not_before, not_after, status)
+             values ('a1', '00000000-0000-0000-0000-000000000007', sha256('x'), '', now(), now() + interval '1 day', 'active')",
+        )
+        .await;
+        return host_id.to_string();
+    }
+    match path {
+        "/v1/api-keys/{api_key_id}" => {
+            let body = json!({ "name": "subject", "role": "viewer" });
+            let (status, made) = api.send_as(Admin, "POST", "/v1/api-keys", Some(body)).await;
+            assert_eq!(status, 201, "{made}");
+            made["api_key_id"].as_str().unwrap().to_owned()
+        }
+        "/v1/enrollment-tokens/{token_id}" => "00000000-0000-0000-0000-000000000001".to_owned(),
+        "/v1/enrollment-tokens" => {
+            sql(
+                &mut db,
+                "insert into certificate_authorities (authority_id, purpose, certificate_pem, spki_sha256, sealed_private_key, sealing_key_id, not_after)
+                 values (gen_random_uuid(), 'server', '', sha256('ca'), '', '', now() + interval '1 day')",
+            )
+            .await;
+            String::new()
+        }
+        _ => String::new(),
+    }
+}
+
+fn filled(path: &str, id: &str) -> String {
+    let parts = path.split('/').map(|part| if part.starts_with('{') { id } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+#[test]
+fn every_route_has_a_row() {
+    let document = serde_json::to_value(document::document()).unwrap();
+    let mut documented = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        let Some(roles) = operation["security"][0]["api_key"].as_array() else { continue };
+        let needed: Role = roles[0].as_str().unwrap().parse().unwrap();
+        let row = ROUTES.iter().find(|(m, p, ..)| (*m, *p) == (&*method, &*path));
+        let Some((.., role, effect)) = row else {
+            panic!(
+                "{method} {path} has no row in ROUTES of collector-api/tests/it/api/routes.rs: \
+                 say who may call it, and which audit action it leaves"
+            );
+        };
+        assert_eq!(*role, needed, "{method} {path}: the document says otherwise than the table");
+        let reads = matches!(effect, Reads);
+        assert_eq!(reads, method == "GET", "{method} {path}: what changes something leaves a row");
+        documented.insert((method, path));
+    }
+    for (method, path, ..) in ROUTES {
+        let known = documented.contains(&((*method).to_owned(), (*path).to_owned()));
+        assert!(known, "{method} {path} has a row, but is no route");
+    }
+}
+
+async fn events(api: &Api) -> Vec<Value> {
+    let (status, page) = api.send_as(Admin, "GET", "/v1/audit-events?limit=1000", None).await;
+    assert_eq!(status, 200, "{page}");
+    page["items"].as_array().unwrap().clone()
+}
+
+/// Each change once: its row says who, what and which; a change that is refused leaves none.
+#[tokio::test]
+async fn every_change_leaves_its_row() {
+    for (method, path, _, effect) in ROUTES {
+        let Audited(body, action) = effect else { continue };
+        let api = Api::start(Engine::PostgreSql).await;
+        let id = prepare(&api, path).await;
+        let before = events(&api).await.len();
+        let body = (!body.is_empty()).then(|| serde_json::from_str(body).unwrap());
+        let target = filled(path, &id);
+        for role in [Role::Viewer, Role::Operator] {
+            let (status, _) = api.send_as(role, method, &target, body.clone()).await;
+            assert_eq!(status, 403, "{method} {path} as {role}");
+        }
+        assert_eq!(events(&api).await.len(), before, "{method} {path}: refused, yet audited");
+        let (status, answer) = api.send_as(Admin, method, &target, body).await;
+        assert!(status.is_success(), "{method} {path}: {status} {answer}");
+        let after = events(&api).await;
+        assert_eq!(after.len(), before + 1, "{method} {path} must leave one audit row: {after:?}");
+        assert_eq!(after[0]["action"], *action, "{method} {path}");
+        assert_eq!(after[0]["actor_name"], "admin-key");
+        assert!(after[0]["actor"].as_str().unwrap().starts_with("api_key:"));
+        if !id.is_empty() {
+            assert_eq!(after[0]["object_id"], *id, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_twice_with_one_key_is_done_once() {
+    for engine in Engine::ALL {
+        let api = Api::start(engine).await;
+        let bearer = format!("Bearer {}", api.key(Admin));
+        let headers = [("authorization", &*bearer), ("idempotency-key", "one")];
+        let body = json!({ "name": "ci", "role": "viewer" });
+        let path = "/v1/api-keys";
+        let (status, first_headers, first) =
+            api.send_with("POST", path, &headers, Some(body.clone())).await;
+        assert_eq!(status, 201);
+        assert!(!first_headers.contains_key("idempotency-replayed"));
+        let (status, replayed, again) =
+            api.send_with("POST", path, &headers, Some(body.clone())).await;
+        assert_eq!((status.as_u16(), &again), (201, &first), "the same answer, secret and all");
+        assert_eq!(replayed["idempotency-replayed"], "true");
+        let made = events(&api).await.iter().filter(|e| e["action"] == "api_key.create").count();
+        assert_eq!(made, 4, "three of the kit and one");
+
+        let other = json!({ "name": "other", "role": "viewer" });
+        let (status, _, problem) = api.send_with("POST", path, &headers, Some(other)).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (422, &json!("idempotency_key_reused")));
+
+        // Nothing of the secret is stored.
+        let secret = first["key"].as_str().unwrap().as_bytes();
+        let mut db = api.connect().await;
+        let (status, sealed): (i16, Vec<u8>) =
+            sqlx::query_as("select status, sealed_answer from idempotency_keys")
+                .fetch_one(&mut db)
+                .await
+                .unwrap();
+        assert_eq!(status, 201);
+        assert!(!sealed.windows(16).any(|window| window == &secret[40..56]));
+
+        // What failed may be repeated; what has no answer yet is not begun again.
+        let headers = [("authorization", &*bearer), ("idempotency-key", "two")];
+        let wrong = json!({ "name": "", "role": "viewer" });
+        for _ in 0..2 {
+            let (status, ..) = api.send_with("POST", path, &headers, Some(wrong.clone())).await;
+            assert_eq!(status, 422);
+        }
+        let (status, ..) = api.send_with("POST", path, &headers, Some(body.clone())).await;
+        assert_eq!(status, 201);
+        sql(&mut db, "update idempotency_keys set status = null, sealed_answer = null").await;
+        let (status, _, problem) = api.send_with("POST", path, &headers, Some(body.clone())).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("idempotency_in_progress")));
+        // A day later the key is forgotten.
+        sql(&mut db, "update idempotency_keys set begun_at = now() - interval '25 h'").await;
+        let (status, ..) = api.send_with("POST", path, &headers, Some(body)).await;
+        assert_eq!(status, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_asks_too_often_is_told_when_to_come_back() {
+    let api = Api::start(Engine::PostgreSql).await;
+    let bearer = format!("Bearer {}", api.key(Viewer));
+    let headers = [("authorization", &*bearer)];
+    // Refused for its role, and counted: more than the burst and what the bucket gains meanwhile.
+    let mut refused = None;
+    for _ in 0..20_000 {
+        let (status, headers, problem) =
+            api.send_with("POST", "/v1/api-keys", &headers, None).await;
+        if status == 429 {
+            refused = Some((headers, problem));
+            break;
+        }
+        assert_eq!(status, 403);
+    }
+    let (headers, problem) = refused.expect("no limit in 20,000 requests");
+    assert_eq!(problem["code"], "too_many_requests");
+    assert!(headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    let (status, _) = api.send_as(Admin, "GET", "/v1/hosts", None).await;
+    assert_eq!(status, 200, "another key is not meant");
+}
