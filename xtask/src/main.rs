@@ -21,6 +21,7 @@ mod process;
 mod progress;
 mod project;
 mod run;
+mod schemathesis;
 mod sqlx;
 mod state;
 mod status;
@@ -66,6 +67,8 @@ enum Command {
     Portable,
     /// Fuzz every parser of bytes from the kernel.
     Fuzz(fuzz::Arguments),
+    /// Install schemathesis, which a test runs against the server.
+    Schemathesis,
     /// Start the test databases and print the variables that tests read; `db down` stops them.
     Db(db::Arguments),
 }
@@ -87,6 +90,7 @@ fn main() -> std::process::ExitCode {
         Command::Bench(arguments) => bench::run(&project, &arguments),
         Command::Portable => portable::run(&project),
         Command::Fuzz(arguments) => fuzz::run(&project, &arguments),
+        Command::Schemathesis => schemathesis::run(&project),
         Command::Db(arguments) => db::run(&project, &arguments),
     });
     match outcome {

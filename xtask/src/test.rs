@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::postgres::{self, TestClusters};
 use crate::project::Project;
 use crate::run::{cargo, exists, shown};
-use crate::{apt, progress::Step, web};
+use crate::{apt, progress::Step, schemathesis, web};
 
 /// Programs that tests start, with their Debian packages.
 pub(crate) const PROGRAMS: [(&str, &str); 8] = [
@@ -38,6 +38,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     apt::ensure(&PROGRAMS, "tests start it")?;
     apt::ensure_clang()?;
     web::ensure(project)?;
+    schemathesis::ensure(project)?;
     build(project)?;
     with_databases(project, |variables| {
         let mut command = cargo(project);

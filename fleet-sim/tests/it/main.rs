@@ -20,5 +20,6 @@ mod load_balancer;
 mod outage;
 mod pooler;
 mod rotation;
+mod schemathesis;
 mod secrets;
 mod thousand_processes;
