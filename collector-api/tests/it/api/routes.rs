@@ -21,11 +21,10 @@ enum Effect {
     /// Something: an example of the body, and the action in the audit.
     Audited(&'static str, &'static str),
     /// Something that no audit row is owed for; why. Or: it is tested where it is made; where.
-    #[expect(dead_code, reason = "for the routes to come")]
-    Elsewhere(&'static str),
+    Elsewhere(#[expect(dead_code, reason = "for the reader")] &'static str),
 }
 
-use Effect::{Audited, Reads};
+use Effect::{Audited, Elsewhere, Reads};
 use Role::{Admin, Viewer};
 
 /// Every route, in the order of the document.
@@ -34,6 +33,19 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ("POST", "/v1/api-keys", Admin, Audited(r#"{"name":"n","role":"viewer"}"#, "api_key.create")),
     ("DELETE", "/v1/api-keys/{api_key_id}", Admin, Audited("", "api_key.revoke")),
     ("GET", "/v1/audit-events", Admin, Reads),
+    ("GET", "/v1/authorities", Viewer, Reads),
+    (
+        "POST",
+        "/v1/authorities/{purpose}/rotation",
+        Admin,
+        Elsewhere("authorities: needs their key"),
+    ),
+    (
+        "PUT",
+        "/v1/authorities/{purpose}/rotation",
+        Admin,
+        Elsewhere("authorities: needs a rotation"),
+    ),
     ("GET", "/v1/compare", Viewer, Reads),
     ("GET", "/v1/connections", Viewer, Reads),
     ("GET", "/v1/enrollment-tokens", Admin, Reads),
@@ -46,10 +58,20 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ("DELETE", "/v1/enrollment-tokens/{token_id}", Admin, Audited("", "enrollment_token.revoke")),
     ("GET", "/v1/exits", Viewer, Reads),
     ("GET", "/v1/hosts", Viewer, Reads),
+    (
+        "POST",
+        "/v1/hosts/bulk",
+        Admin,
+        Audited(
+            r#"{"selector":"!x","lifecycle":"quarantined","dry_run":false}"#,
+            "host.quarantine",
+        ),
+    ),
     ("GET", "/v1/hosts/{host}", Viewer, Reads),
     ("GET", "/v1/hosts/{host}/certificates", Viewer, Reads),
     ("DELETE", "/v1/hosts/{host}/certificates", Admin, Audited("", "host.revoke_certificates")),
     ("GET", "/v1/hosts/{host}/instances/{instance_id}/samples", Viewer, Reads),
+    ("PUT", "/v1/hosts/{host}/labels", Admin, Audited(r#"{"labels":{"a":"b"}}"#, "host.label")),
     (
         "PUT",
         "/v1/hosts/{host}/lifecycle",
