@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use collector_api::auth::operator::{MintedApiKey, Role};
 use collector_api::selector::Selector;
+use collector_api::store::audit::Actor;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -51,7 +52,7 @@ async fn ask(server: &Server, key: &str, method: Method, path: &str, body: Value
 
 async fn key(fleet: &Fleet, role: Role) -> String {
     let minted = MintedApiKey::from_random([role as u8 + 1; 48], "ada".into(), role, None);
-    fleet.store.create_api_key(&minted.new).await.unwrap();
+    fleet.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
     minted.to_paste()
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use collector_api::auth::operator::{MintedApiKey, Role};
+use collector_api::store::audit::Actor;
 use fleet_sim::eventually::eventually;
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ struct Viewer<'a> {
 impl<'a> Viewer<'a> {
     async fn create(fleet: &Fleet, server: &'a Server, host: &Identity) -> Self {
         let minted = MintedApiKey::from_random([5; 48], "eve".into(), Role::Viewer, None);
-        fleet.store.create_api_key(&minted.new).await.unwrap();
+        fleet.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
         let path = format!("/v1/hosts/{}", host.given.host_id);
         Self { server, key: minted.to_paste(), path }
     }

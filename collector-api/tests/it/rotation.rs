@@ -162,7 +162,7 @@ async fn operators_rotate_by_rest() {
     let mut keys = Vec::new();
     for (byte, role) in [(1, Role::Admin), (2, Role::Operator)] {
         let minted = MintedApiKey::from_random([byte; 48], "ada".into(), role, None);
-        fleet.store.create_api_key(&minted.new).await.unwrap();
+        fleet.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
         keys.push(minted.to_paste());
     }
     let ask = async |method: Method, path: &str, key: &str, body: Value| {
