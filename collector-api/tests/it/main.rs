@@ -4,6 +4,7 @@
 mod api;
 mod authorities;
 mod bad_input;
+mod canaries;
 mod certificates;
 mod commit;
 mod community;
