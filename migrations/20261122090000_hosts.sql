@@ -40,7 +40,5 @@ create table heartbeats (
     interval_ms     integer,
     boot_id         uuid,
     goodbye         text check (goodbye in ('shutdown', 'restart', 'upgrade', 'uninstall')), -- null: nothing said since it came back
-    goodbye_at      timestamptz,
-    silent_since    timestamptz,                    -- the deadline it missed, noticed by the sweep; null: none
-    flips           bigint not null default 0       -- how often that was noticed
+    goodbye_at      timestamptz
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);

@@ -4,8 +4,10 @@
 //! integers above 2⁵³ wrongly), process ids as 32 hex digits. Unknown is `null`, never `0`.
 //! Every answer is bounded, and every query ends after the read pool's statement timeout.
 
+pub mod alerts;
 pub mod api_keys;
 pub mod authorities;
+pub mod channels;
 pub mod compare;
 pub mod connections;
 pub mod enrollment_tokens;
@@ -33,6 +35,7 @@ use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::alerts::sender::Sender;
 use crate::auth::operator::OperatorAuth;
 use crate::store::Store;
 
@@ -48,6 +51,8 @@ pub struct ApiState {
     pub operators: OperatorAuth,
     /// Seals the keys of new authorities.
     pub ca_key_file: PathBuf,
+    /// Seals channels and sends test messages.
+    pub sender: Sender,
     /// Where agents find the agent door: part of every token.
     pub agent_endpoints: Arc<[String]>,
     /// Whether the door itself speaks TLS: cookies are then for TLS only.
@@ -92,6 +97,8 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(sparklines::routes())
         .merge(instances::routes())
         .merge(maintenance::routes())
+        .merge(alerts::routes())
+        .merge(channels::routes())
         .merge(session::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())

@@ -17,6 +17,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use time::OffsetDateTime;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::alerts::sender::Sender;
+use crate::alerts::{delivery, sweep};
 use crate::api::{self, ApiState};
 use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
@@ -63,6 +65,9 @@ pub enum StartError {
     /// See there.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// TLS towards the receivers of messages cannot be set up.
+    #[error("cannot set up TLS for messages")]
+    Messages(#[source] rustls::Error),
     /// See there.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -129,6 +134,8 @@ pub async fn start(
         config.operator_door.tls_certificate_file.as_deref(),
         config.operator_door.tls_key_file.as_deref(),
     )?;
+    let sender = Sender::new(config.ca_key_file.clone(), &config.alerts.allowed_networks)
+        .map_err(StartError::Messages)?;
     let store = connect(config, lifecycle).await?;
     #[expect(clippy::disallowed_methods, reason = "start-up: the first certificates' beginning")]
     let now = OffsetDateTime::now_utc();
@@ -167,7 +174,7 @@ pub async fn start(
         tls: operator_tls,
         only_from: None,
         proxy_protocol_from: Vec::new(),
-        router: operator_door_router(config, &store, lifecycle, metrics.clone())?,
+        router: operator_door_router(config, &store, &sender, lifecycle, metrics.clone())?,
     };
     let proxied = match config.proxied_door.listen {
         None => None,
@@ -182,6 +189,9 @@ pub async fn start(
     addresses.proxied = proxied;
     lifecycle.spawn("authorities", keeper.run(lifecycle.stop.clone()));
     lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
+    lifecycle.spawn("alerts_sweep", sweep::run(store.clone(), lifecycle.stop.clone()));
+    lifecycle
+        .spawn("alerts_delivery", delivery::run(store.clone(), sender, lifecycle.stop.clone()));
     lifecycle.spawn("maintenance", maintenance::run(store, lifecycle.stop.clone()));
     lifecycle.spawn("agent_door", agent_door.run(lifecycle.clone()));
     lifecycle.spawn("operator_door", operator_door.run(lifecycle.clone()));
@@ -242,6 +252,7 @@ fn agent_router(
 fn operator_door_router(
     config: &Config,
     store: &Store,
+    sender: &Sender,
     lifecycle: &Lifecycle,
     metrics: PrometheusHandle,
 ) -> Result<Router, StartError> {
@@ -251,6 +262,7 @@ fn operator_door_router(
         writers: store.clone(),
         operators: OperatorAuth::new(store.clone()),
         ca_key_file: config.ca_key_file.clone(),
+        sender: sender.clone(),
         agent_endpoints: config.endpoints().into(),
         secure_cookies: config.operator_door.tls_certificate_file.is_some(),
     };

@@ -18,6 +18,7 @@
 //! | `[database] max_connections` | 16 | |
 //! | `[certificates] host_life_s` | 30 days | life of hosts' certificates |
 //! | `[enrollment]` | see [`Enrollment`] | request rates |
+//! | `[alerts] allowed_networks` | none | networks of this machine or its link that messages may go to |
 //! | `[ingest]` | see [`IngestSettings`] | limits of reports |
 
 pub mod network;
@@ -62,6 +63,16 @@ pub struct Config {
     pub enrollment: Enrollment,
     /// Limits of `POST /v1/reports`.
     pub ingest: IngestSettings,
+    /// Alerts and their messages.
+    pub alerts: Alerts,
+}
+
+/// `[alerts]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alerts {
+    /// Networks such as `127.0.0.0/8` that channels may send to although they are this machine or its link.
+    pub allowed_networks: Vec<Network>,
 }
 
 /// `[agent_door]`
@@ -197,6 +208,7 @@ impl Default for Config {
             certificates: Certificates::default(),
             enrollment: Enrollment::default(),
             ingest: IngestSettings::default(),
+            alerts: Alerts::default(),
         }
     }
 }
@@ -309,6 +321,7 @@ impl Config {
             "certificates",
             "enrollment",
             "ingest",
+            "alerts",
         ];
         let ours = environment.filter(|(name, _)| {
             name.strip_prefix(ENV_PREFIX).is_some_and(|key| {
@@ -329,6 +342,7 @@ impl Config {
             .with_list_parse_key("agent_door.names")
             .with_list_parse_key("agent_door.proxy_protocol_from")
             .with_list_parse_key("proxied_door.trusted_proxies")
+            .with_list_parse_key("alerts.allowed_networks")
             .source(Some(ours.collect()));
         let config: Self = builder
             .add_source(environment)

@@ -45,6 +45,7 @@ pub fn document() -> OpenApi {
             [
                 ("hosts", "Hosts and their series"),
                 ("processes", "Who used what, and where a command line ran"),
+                ("alerts", "What is wrong, and where it is told"),
                 ("maintenance", "How far roll-ups, retention and compression are"),
                 ("access", "API keys and enrolment tokens"),
                 ("agents", "What agents call, on the agent door"),

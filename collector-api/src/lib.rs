@@ -3,6 +3,7 @@
 //! `main → app → {ingest, api, alerts, maintenance, web} → {store, error, auth, metrics} → shared-model`.
 //! Siblings never import each other; only `store` holds SQL.
 
+pub mod alerts;
 pub mod api;
 pub mod app;
 pub mod auth;

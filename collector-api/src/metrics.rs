@@ -74,6 +74,19 @@ pub const MAINTENANCE_TABLE_BYTES: &str = "procfleet_maintenance_table_bytes";
 /// Partitions, at the worker's last look; `table`.
 pub const MAINTENANCE_TABLE_PARTITIONS: &str = "procfleet_maintenance_table_partitions";
 
+/// Alerts opened by this replica.
+pub const ALERTS_OPENED: &str = "procfleet_alerts_opened_total";
+/// Alerts ended by this replica.
+pub const ALERTS_RESOLVED: &str = "procfleet_alerts_resolved_total";
+/// Time of a sweep for silent hosts.
+pub const SWEEP_SECONDS: &str = "procfleet_alerts_sweep_duration_seconds";
+/// Sweeps that failed.
+pub const SWEEP_FAILURES: &str = "procfleet_alerts_sweep_failures_total";
+/// Attempts to send; `kind` of the channel, `verdict`.
+pub const NOTIFICATION_ATTEMPTS: &str = "procfleet_notifications_attempts_total";
+/// Times that the outbox could not be read or marked.
+pub const NOTIFICATION_FAILURES: &str = "procfleet_notifications_failures_total";
+
 /// Buckets of every `_seconds` histogram.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -135,4 +148,10 @@ fn describe() {
     describe_gauge!(MAINTENANCE_MARKS, "Marks of buckets that wait to be rolled up");
     describe_gauge!(MAINTENANCE_TABLE_BYTES, Unit::Bytes, "Size of a series with its indexes");
     describe_gauge!(MAINTENANCE_TABLE_PARTITIONS, "Partitions of a series");
+    describe_counter!(ALERTS_OPENED, "Alerts opened");
+    describe_counter!(ALERTS_RESOLVED, "Alerts ended");
+    describe_histogram!(SWEEP_SECONDS, Unit::Seconds, "Time to look for silent hosts");
+    describe_counter!(SWEEP_FAILURES, "Sweeps for silent hosts that failed");
+    describe_counter!(NOTIFICATION_ATTEMPTS, "Messages that were tried to be sent");
+    describe_counter!(NOTIFICATION_FAILURES, "Times the outbox could not be read or marked");
 }

@@ -1,9 +1,11 @@
 //! The database: the only module that holds SQL.
 
+pub mod alerts;
 pub mod api_keys;
 pub mod audit;
 pub mod authorities;
 pub mod certificates;
+pub mod channels;
 pub mod collection;
 pub mod compression;
 pub mod connections;
@@ -25,6 +27,7 @@ pub mod lifecycle;
 pub mod maintenance;
 pub mod migrate;
 pub mod nodelay;
+pub mod notifications;
 pub mod pictures;
 pub mod processes;
 pub mod progress;
@@ -36,6 +39,7 @@ pub mod runs;
 pub mod samples;
 pub mod series;
 pub mod sessions;
+pub mod silence;
 pub mod sizes;
 pub mod usage;
 

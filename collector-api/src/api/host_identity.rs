@@ -62,6 +62,7 @@ struct HostLifecycle {
     changed: bool,
 }
 
+/// An operator, as the audit names one.
 pub(super) fn actor(operator: &Operator) -> Actor {
     let id = format!("api_key:{}", operator.api_key_id);
     Actor { id, name: Some(operator.name.clone()) }

@@ -1,6 +1,7 @@
 //! The server against real databases.
 #![expect(clippy::unwrap_used, reason = "a test says what failed by failing there")]
 
+mod alerts;
 mod api;
 mod authorities;
 mod bad_input;

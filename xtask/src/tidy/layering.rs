@@ -57,6 +57,7 @@ const SERVER: Layers = &[
     (
         "app",
         &[
+            "alerts",
             "api",
             "auth",
             "authority",
@@ -75,7 +76,21 @@ const SERVER: Layers = &[
     ),
     ("document", &["api", "enroll", "health", "ingest", "openapi"]),
     // What answers requests, side by side; each is handed what it needs.
-    ("api", &["auth", "authority", "error", "extract", "metrics", "openapi", "selector", "store"]),
+    (
+        "api",
+        &[
+            "alerts",
+            "auth",
+            "authority",
+            "error",
+            "extract",
+            "metrics",
+            "openapi",
+            "selector",
+            "store",
+        ],
+    ),
+    ("alerts", &["auth", "authority", "config", "error", "metrics", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),
     ("health", &["error", "metrics"]),
     ("web", &["auth"]),
@@ -106,6 +121,7 @@ const CONFINED: [(&str, &[&str]); 3] = [
             "agent/src/certificate",
             "agent/src/enroll",
             "agent/src/tls",
+            "collector-api/src/alerts",
             "fleet-sim/",
         ],
     ),

@@ -1,0 +1,42 @@
+//! Sweeps for silence, on every replica.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Chain;
+use crate::metrics::{ALERTS_OPENED, ALERTS_RESOLVED, SWEEP_FAILURES, SWEEP_SECONDS};
+use crate::store::Store;
+
+/// Time between rounds.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// Runs until `stop`.
+pub async fn run(store: Store, stop: CancellationToken) {
+    loop {
+        let begun = Instant::now();
+        match store.sweep_silence().await {
+            Ok(swept) => {
+                if swept.ran {
+                    metrics::histogram!(SWEEP_SECONDS).record(begun.elapsed().as_secs_f64());
+                }
+                metrics::counter!(ALERTS_OPENED).increment(swept.opened as u64);
+                metrics::counter!(ALERTS_RESOLVED).increment(swept.resolved as u64);
+                if swept.gap {
+                    tracing::warn!(
+                        "nobody swept for a while: the deadlines of all hosts were moved"
+                    );
+                }
+            }
+            Err(error) => {
+                metrics::counter!(SWEEP_FAILURES).increment(1);
+                tracing::warn!(error = %Chain(&error), "a sweep for silent hosts failed");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ROUND) => {}
+            () = stop.cancelled() => break,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Group robots of WeCom: `…/cgi-bin/webhook/send?key=…`.
+//!
+//! Markdown of at most 4096 bytes, 20 messages a minute and robot. The answer is HTTP 200 whatever
+//! happened; `errcode` says it. Mentions are made by `<@user>` in Markdown, which `escape` takes away.
+
+use reqwest::Url;
+use serde_json::json;
+
+use super::message::{Message, unmarked};
+use super::provider::{Incoming, Outgoing, Verdict, by_status, json_body};
+
+/// Of Markdown, bytes.
+pub const LIMIT: usize = 4096;
+/// What the robot is left alone for after it said that there were too many messages, s.
+const RATE_PAUSE_S: u32 = 60;
+
+/// The request.
+pub fn request(url: Url, message: &Message, limit: usize) -> Outgoing {
+    let text = message.text(unmarked, limit);
+    let body = json!({ "msgtype": "markdown", "markdown": { "content": text } });
+    Outgoing { url, headers: Vec::new(), body: json_body(&body) }
+}
+
+/// What it said.
+pub fn verdict(answer: &Incoming) -> Verdict {
+    let body = answer.json();
+    let Some(code) = body["errcode"].as_i64() else {
+        return match by_status(answer) {
+            Verdict::Delivered => Verdict::Later(None, "an answer without errcode".into()),
+            other => other,
+        };
+    };
+    let why = format!("errcode {code}");
+    match code {
+        0 => Verdict::Delivered,
+        45009 | 45033 => Verdict::Later(Some(RATE_PAUSE_S), why),
+        -1 | 50001..=50003 => Verdict::Later(None, why),
+        40058 | 45002 => Verdict::TooLong(why),
+        _ => Verdict::Refused(why),
+    }
+}

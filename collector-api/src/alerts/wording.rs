@@ -1,0 +1,149 @@
+//! The words of messages, in English and in Chinese.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::message::Message;
+use crate::store::notifications::Notification;
+
+/// Of a channel's messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Language {
+    /// English.
+    #[default]
+    En,
+    /// Chinese.
+    Zh,
+}
+
+impl Language {
+    /// As in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::Zh => "zh",
+        }
+    }
+
+    /// As in the table; what it does not know is English.
+    pub fn parse(text: &str) -> Self {
+        if text == "zh" { Self::Zh } else { Self::En }
+    }
+}
+
+/// First line of a message.
+pub fn heading(message: &Message) -> String {
+    match (message.language, message.items.as_slice()) {
+        (Language::En, []) => "Procfleet: this channel works (test message)".to_owned(),
+        (Language::Zh, []) => "Procfleet：通道工作正常（测试消息）".to_owned(),
+        (Language::En, [one]) => format!("Procfleet: {}", state(Language::En, one)),
+        (Language::Zh, [one]) => format!("Procfleet：{}", state(Language::Zh, one)),
+        (language, many) => {
+            let over = many.iter().filter(|item| item.kind == "resolved").count();
+            let begun = many.len() - over;
+            match language {
+                Language::En => format!("Procfleet: {begun} alerts, {over} resolved"),
+                Language::Zh => format!("Procfleet：{begun} 条告警，{over} 条恢复"),
+            }
+        }
+    }
+}
+
+fn state(language: Language, item: &Notification) -> &'static str {
+    match (language, item.kind.as_str(), item.severity.as_str()) {
+        (Language::En, "resolved", _) => "resolved",
+        (Language::Zh, "resolved", _) => "已恢复",
+        (Language::En, _, "critical") => "critical",
+        (Language::Zh, _, "critical") => "严重告警",
+        (Language::En, ..) => "warning",
+        (Language::Zh, ..) => "告警",
+    }
+}
+
+/// The line of a notification; `host` is escaped already.
+pub fn line(language: Language, item: &Notification, host: Option<&str>) -> String {
+    let (what, at) = (what(language, item), clock(item.began_at));
+    let subject = host.map(|host| format!("{host}: ")).unwrap_or_default();
+    let lasted = item.resolved_at.map(|end| lasted(end - item.began_at));
+    match (language, item.kind.as_str(), lasted) {
+        (Language::En, "resolved", Some(lasted)) => {
+            format!("- {subject}{what}: over after {lasted} (since {at})")
+        }
+        (Language::Zh, "resolved", Some(lasted)) => {
+            format!("- {subject}{what}：已恢复，持续 {lasted}（始于 {at}）")
+        }
+        (Language::En, "flapping", _) => {
+            format!(
+                "- {subject}{what} since {at}: the fourth time within an hour, muted until it is stable"
+            )
+        }
+        (Language::Zh, "flapping", _) => {
+            format!("- {subject}{what}，始于 {at}：一小时内第四次，稳定之前不再通知")
+        }
+        (Language::En, ..) => format!("- {subject}{what} since {at}"),
+        (Language::Zh, ..) => format!("- {subject}{what}，始于 {at}"),
+    }
+}
+
+/// What a rule found, in words. Numbers of `detail` only: nothing of it is text from a host.
+fn what(language: Language, item: &Notification) -> String {
+    let number = |name: &str| item.detail[name].as_f64().unwrap_or_default();
+    match (item.rule.as_str(), language) {
+        ("host_silent", Language::En) => "no report".to_owned(),
+        ("host_silent", Language::Zh) => "没有上报".to_owned(),
+        ("host_never_reported", Language::En) => "enrolled, never reported".to_owned(),
+        ("host_never_reported", Language::Zh) => "已注册，从未上报".to_owned(),
+        ("host_clock_ahead", Language::En) => {
+            format!("its clock is {:.0} s ahead", number("ahead_s"))
+        }
+        ("host_clock_ahead", Language::Zh) => format!("时钟快 {:.0} 秒", number("ahead_s")),
+        ("mass_silence", Language::En) => {
+            format!("{} of {} hosts fell silent within a minute", number("silent"), number("hosts"))
+        }
+        ("mass_silence", Language::Zh) => {
+            format!("一分钟内 {} / {} 台主机失联", number("silent"), number("hosts"))
+        }
+        ("no_reports", Language::En) => {
+            format!(
+                "no host reports, of {} that did: look at the way to the server",
+                number("hosts")
+            )
+        }
+        ("no_reports", Language::Zh) => {
+            format!("{} 台主机全部没有上报：请检查到服务器的链路", number("hosts"))
+        }
+        ("observation_gap", Language::En) => {
+            format!("no server watched for {:.0} s; deadlines were moved", number("gap_s"))
+        }
+        ("observation_gap", Language::Zh) => {
+            format!("服务器或数据库中断 {:.0} 秒，期限已顺延", number("gap_s"))
+        }
+        (rule, _) => rule.to_owned(),
+    }
+}
+
+fn clock(at: OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    let (hour, minute, second) = at.time().as_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date())
+}
+
+fn lasted(duration: time::Duration) -> String {
+    let seconds = duration.whole_seconds().max(0);
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
+}
+
+/// That `count` lines were left out.
+pub fn more(language: Language, count: usize) -> String {
+    match language {
+        Language::En => format!("… and {count} more"),
+        Language::Zh => format!("……另有 {count} 条"),
+    }
+}

@@ -1,0 +1,73 @@
+//! `/v1/alerts`: what is wrong, and who knows.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use shared_model::ProblemCode;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::params::{self, Page};
+use super::{ApiState, OperatorProblems};
+use crate::auth::operator::{Admin, Viewer};
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{Path, Query};
+use crate::store::alerts::Alert;
+
+/// The routes of this resource.
+pub fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default().routes(routes!(list_alerts)).routes(routes!(acknowledge_alert))
+}
+
+crate::problems! {
+    AlertsProblems = BadParameter;
+    AcknowledgeProblems = BadParameter, NotFound;
+}
+
+/// Which alerts.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AlertsQuery {
+    /// Only those that are not over.
+    open: Option<bool>,
+    /// Most alerts returned, 1 to 1,000.
+    #[param(default = 100, minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    after: Option<Uuid>,
+}
+
+/// Alerts, newest first.
+#[utoipa::path(get, path = "/v1/alerts", tag = "alerts", security(("api_key" = ["viewer"])),
+    params(AlertsQuery),
+    responses((status = 200, description = "Alerts, newest first", body = Page<Alert>), AlertsProblems, OperatorProblems))]
+async fn list_alerts(
+    State(state): State<ApiState>,
+    _: Viewer,
+    Query(query): Query<AlertsQuery>,
+) -> ApiResult<Answer<Page<Alert>>> {
+    let limit = params::limit(query.limit, 100, 1000)?;
+    let open = query.open.unwrap_or_default();
+    let alerts = state.readers.alerts(open, query.after, limit + 1).await?;
+    Ok(Answer(Page::cut(alerts, limit, |alert| alert.alert_id.to_string())))
+}
+
+/// Says that an operator knows of an alert. Saying it again changes nothing but the name.
+#[utoipa::path(put, path = "/v1/alerts/{alert_id}/acknowledgement", tag = "alerts", security(("api_key" = ["admin"])),
+    params(("alert_id" = Uuid, Path, description = "Id of the alert")),
+    responses((status = 204, description = "The alert is acknowledged"), AcknowledgeProblems, OperatorProblems))]
+async fn acknowledge_alert(
+    State(state): State<ApiState>,
+    Admin(operator): Admin,
+    Path(alert_id): Path<Uuid>,
+) -> ApiResult<StatusCode> {
+    if !state.writers.acknowledge_alert(alert_id, &super::host_identity::actor(&operator)).await? {
+        let detail = format!("There is no alert {alert_id} that is not over.");
+        return Err(ApiError::new(ProblemCode::NotFound, detail));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

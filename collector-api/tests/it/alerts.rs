@@ -1,0 +1,8 @@
+//! From a silent host to a message that arrived, with stand-ins for the providers.
+
+mod channels;
+mod delivery;
+mod hostile;
+mod kit;
+mod silence;
+mod verdicts;
