@@ -136,7 +136,8 @@ impl Alerting {
         let directory = Directory::create(name).unwrap();
         let key_file = directory.path().join("ca.key");
         SealingKey::read_or_create(&key_file).unwrap();
-        let sender = Sender::new(key_file, &["127.0.0.0/8".to_owned().try_into().unwrap()]).unwrap();
+        let sender =
+            Sender::new(key_file, &["127.0.0.0/8".to_owned().try_into().unwrap()]).unwrap();
         Self { database, store, sender, _directory: directory }
     }
 
