@@ -1,6 +1,7 @@
 //! Channels over REST: made, tested, removed; what is secret never comes out.
 
 use collector_api::auth::operator::{MintedApiKey, Role};
+use collector_api::store::audit::Actor;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ async fn a_channel_is_made_tested_and_removed_and_its_address_never_comes_out() 
     config.alerts.allowed_networks = vec!["127.0.0.1".to_owned().try_into().unwrap()];
     let server = fleet.serve(&config).await;
     let minted = MintedApiKey::from_random([9; 48], "ada".into(), Role::Admin, None);
-    fleet.store.create_api_key(&minted.new).await.unwrap();
+    fleet.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
     let key = minted.to_paste();
     let ask = async |method: Method, path: &str, body: Option<Value>| {
         let request = plain_client().request(method, server.operator_url(path)).bearer_auth(&key);

@@ -29,6 +29,8 @@ use Role::{Admin, Viewer};
 
 /// Every route, in the order of the document.
 const ROUTES: &[(&str, &str, Role, Effect)] = &[
+    ("GET", "/v1/alerts", Viewer, Reads),
+    ("PUT", "/v1/alerts/{alert_id}/acknowledgement", Admin, Audited("", "alert.acknowledge")),
     ("GET", "/v1/api-keys", Admin, Reads),
     ("POST", "/v1/api-keys", Admin, Audited(r#"{"name":"n","role":"viewer"}"#, "api_key.create")),
     ("DELETE", "/v1/api-keys/{api_key_id}", Admin, Audited("", "api_key.revoke")),
@@ -45,6 +47,15 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
         "/v1/authorities/{purpose}/rotation",
         Admin,
         Elsewhere("it/rotation.rs: needs a rotation"),
+    ),
+    ("GET", "/v1/channels", Admin, Reads),
+    ("POST", "/v1/channels", Admin, Elsewhere("it/alerts/channels.rs: needs the key that seals")),
+    ("DELETE", "/v1/channels/{channel_id}", Admin, Audited("", "channel.delete")),
+    (
+        "POST",
+        "/v1/channels/{channel_id}/test",
+        Admin,
+        Elsewhere("changes nothing: sends a message; it/alerts/channels.rs"),
     ),
     ("GET", "/v1/compare", Viewer, Reads),
     ("GET", "/v1/connections", Viewer, Reads),
@@ -104,7 +115,20 @@ async fn prepare(api: &Api, path: &str) -> String {
         .await;
         return host_id.to_string();
     }
+    const SUBJECT: &str = "00000000-0000-0000-0000-000000000009";
     match path {
+        "/v1/alerts/{alert_id}/acknowledgement" => {
+            let alert = "insert into alerts (alert_id, fingerprint, rule, severity, began_at)
+                 values ('00000000-0000-0000-0000-000000000009', 'f', 'no_reports', 'critical', now())";
+            sql(&mut db, alert).await;
+            SUBJECT.to_owned()
+        }
+        "/v1/channels/{channel_id}" => {
+            let channel = "insert into channels (channel_id, name, kind, language, sealed, per_minute, budget)
+                 values ('00000000-0000-0000-0000-000000000009', 'c', 'wecom', 'en', '', 20, 20)";
+            sql(&mut db, channel).await;
+            SUBJECT.to_owned()
+        }
         "/v1/api-keys/{api_key_id}" => {
             let body = json!({ "name": "subject", "role": "viewer" });
             let (status, made) = api.send_as(Admin, "POST", "/v1/api-keys", Some(body)).await;
