@@ -148,7 +148,7 @@ impl Store {
         )
         .fetch_one(&mut *transaction)
         .await?;
-        let expires_at = new.expires_at.map(|at| at.unix_timestamp());
+        let expires_at = new.expires_at.map(OffsetDateTime::unix_timestamp);
         let detail = json!({ "name": new.name, "role": new.role, "expires_at_unix_s": expires_at });
         let id = new.api_key_id.to_string();
         audit::record(&mut transaction, actor, "api_key.create", ("api_key", &id), detail).await?;

@@ -38,7 +38,7 @@ async fn no_secret_comes_out_anywhere() -> Result<()> {
     assert!(url.contains(PASSWORD), "the test's database has another user");
     let doors = Doors::free()?;
     let mut deployment = Deployment::create("canaries", &url, vec![doors.agent_endpoint()]).await?;
-    deployment.environment.push(("RUST_LOG".into(), "trace".into()));
+    deployment.environment.push(("RUST_LOG", "trace".into()));
     let server = deployment.start("server", doors).await?;
     let admin = deployment.create_api_key("admin").await?;
     let base = format!("http://{}", doors.operator);
