@@ -189,14 +189,19 @@ pub async fn start(
     addresses.proxied = proxied;
     lifecycle.spawn("authorities", keeper.run(lifecycle.stop.clone()));
     lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
-    lifecycle.spawn("alerts_sweep", sweep::run(store.clone(), lifecycle.stop.clone()));
-    lifecycle
-        .spawn("alerts_delivery", delivery::run(store.clone(), sender, lifecycle.stop.clone()));
-    lifecycle.spawn("maintenance", maintenance::run(store, lifecycle.stop.clone()));
+    spawn_work(&store, sender, lifecycle);
     lifecycle.spawn("agent_door", agent_door.run(lifecycle.clone()));
     lifecycle.spawn("operator_door", operator_door.run(lifecycle.clone()));
     tracing::info!(agent = %addresses.agent, operator = %addresses.operator, "listening");
     Ok(addresses)
+}
+
+/// What every replica does unasked.
+fn spawn_work(store: &Store, sender: Sender, lifecycle: &Lifecycle) {
+    let stop = || lifecycle.stop.clone();
+    lifecycle.spawn("alerts_sweep", sweep::run(store.clone(), stop()));
+    lifecycle.spawn("alerts_delivery", delivery::run(store.clone(), sender, stop()));
+    lifecycle.spawn("maintenance", maintenance::run(store.clone(), stop()));
 }
 
 /// The door of proxies that end TLS: the agents' routes, under what the proxies forward.

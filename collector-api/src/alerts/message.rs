@@ -41,7 +41,7 @@ impl Message {
             let is_last = at + 1 == lines.len();
             if text.len() + line.len() + 1 > if is_last { limit } else { room } {
                 if at == 0 {
-                    text = cut(line, limit).to_owned();
+                    cut(line, limit).clone_into(&mut text);
                 } else {
                     text.push('\n');
                     text.push_str(&wording::more(self.language, lines.len() - at));

@@ -134,7 +134,7 @@ async fn three_replicas_that_die_lose_nothing_and_repeat_at_most_what_died() {
         before = opened;
     }
     alerting.resolve(&before).await;
-    eventually(Duration::from_secs(60), "all is told", async || {
+    eventually(Duration::from_mins(1), "all is told", async || {
         // What the dead held is free again once their leases ran out; the living hold theirs for milliseconds.
         alerting
             .execute(

@@ -2,10 +2,13 @@
 
 use collector_api::alerts::provider::{Incoming, Kind, Verdict};
 
+/// Who answers; the status, its `Retry-After` in seconds, the body; what is made of it.
+type Case = (Kind, u16, Option<u32>, &'static str, Option<(&'static str, Option<u32>)>);
+
 #[test]
 fn a_status_of_200_is_no_success_by_itself() {
     let later = |pause| Some(("later", pause));
-    let cases: [(Kind, u16, Option<u32>, &str, Option<(&str, Option<u32>)>); 21] = [
+    let cases: [Case; 21] = [
         (Kind::Wecom, 200, None, r#"{"errcode":0}"#, None),
         (Kind::Wecom, 200, None, r#"{"errcode":45009}"#, later(Some(60))),
         (Kind::Wecom, 200, None, r#"{"errcode":-1}"#, later(None)),

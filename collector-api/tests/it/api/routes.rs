@@ -102,6 +102,9 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ("GET", "/v1/top", Viewer, Reads),
 ];
 
+/// Id of an object that a change needs.
+const SUBJECT: &str = "00000000-0000-0000-0000-000000000009";
+
 /// Makes what a change needs. The value of the path's parameter.
 async fn prepare(api: &Api, path: &str) -> String {
     let mut db = api.connect().await;
@@ -115,7 +118,6 @@ async fn prepare(api: &Api, path: &str) -> String {
         .await;
         return host_id.to_string();
     }
-    const SUBJECT: &str = "00000000-0000-0000-0000-000000000009";
     match path {
         "/v1/alerts/{alert_id}/acknowledgement" => {
             let alert = "insert into alerts (alert_id, fingerprint, rule, severity, began_at)
