@@ -67,8 +67,6 @@ enum Command {
     Portable,
     /// Fuzz every parser of bytes from the kernel.
     Fuzz(fuzz::Arguments),
-    /// Install schemathesis, which a test runs against the server.
-    Schemathesis,
     /// Start the test databases and print the variables that tests read; `db down` stops them.
     Db(db::Arguments),
 }
@@ -90,7 +88,6 @@ fn main() -> std::process::ExitCode {
         Command::Bench(arguments) => bench::run(&project, &arguments),
         Command::Portable => portable::run(&project),
         Command::Fuzz(arguments) => fuzz::run(&project, &arguments),
-        Command::Schemathesis => schemathesis::run(&project),
         Command::Db(arguments) => db::run(&project, &arguments),
     });
     match outcome {

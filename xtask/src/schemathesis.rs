@@ -1,7 +1,7 @@
-//! `cargo xtask schemathesis`: installs the tool that asks the server what its API description allows,
-//! from `PyPI`, in the version named here, into `.procfleet/tools`. A test of `fleet-sim` runs it.
+//! The tool that asks the server what its API description allows, from `PyPI`, in the version named
+//! here, in `.procfleet/tools`. A test of `fleet-sim` runs it; `cargo xtask test` installs it.
 
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
@@ -11,13 +11,6 @@ use crate::run::{exists, shown};
 
 /// Of `PyPI`.
 const WHEEL: &str = "schemathesis==4.32.5";
-
-pub(crate) fn run(project: &Project) -> Result<ExitCode> {
-    project.prepare()?;
-    ensure(project)?;
-    println!("{} is in {}", WHEEL, project.private("tools/schemathesis").display());
-    Ok(ExitCode::SUCCESS)
-}
 
 /// Installs it unless this version is there.
 pub(crate) fn ensure(project: &Project) -> Result<()> {

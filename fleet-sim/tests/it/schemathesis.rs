@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_mins(9);
 async fn the_server_keeps_to_its_document() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     let tools = root.join(".procfleet/tools/schemathesis");
-    ensure!(tools.is_dir(), "schemathesis is missing: run `cargo xtask schemathesis`");
+    ensure!(tools.is_dir(), "schemathesis is missing: run `cargo xtask test`");
     let fleet = Fleet::start("schemathesis").await?;
     let directory = fleet.deployment.directory.path();
     let operator = fleet.server.doors().operator;
