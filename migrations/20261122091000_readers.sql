@@ -14,25 +14,10 @@ language sql stable parallel safe as $$
         else date_bin(step, sampled_at - interval '1 microsecond', timestamptz '2000-01-01 00:00:00+00') + step end
 $$;
 
--- Whether a host is alive, as its heartbeat says at a moment; meaningful for active hosts only.
--- late: half an interval overdue. silent: past its deadline. stopped: it said goodbye and was meant to.
--- dormant: silent or stopped for two weeks.
-create function procfleet_liveness(b heartbeats, at timestamptz) returns text
-language sql immutable parallel safe as $$
-    select case
-        when b.contacted_at is null then 'never_reported'
-        when b.goodbye in ('shutdown', 'uninstall') then
-            case when at > b.goodbye_at + interval '14 days' then 'dormant' else 'stopped' end
-        when at > b.deadline_at + interval '14 days' then 'dormant'
-        when at > b.deadline_at then 'silent'
-        when b.goodbye is null
-            and at > b.contacted_at + coalesce(b.interval_ms, 30000) * interval '1.5 ms' + interval '10 s' then 'late'
-        else 'up'
-    end
-$$;
-
 -- One row per host with its heartbeat and its newest sample. `silent` is null for a host that never
 -- reported. The sample is looked for where the heartbeat says, never over the whole series.
+-- `liveness` is of active hosts. late: half an interval overdue. silent: past its deadline. stopped: it
+-- said goodbye and was meant to. dormant: silent or stopped for two weeks.
 create view procfleet_hosts as
     select h.host_id, h.host_name, h.lifecycle, h.os_description, h.kernel_release, h.host_arch,
            h.agent_version, h.machine_id_hash, h.enrollment_token_id, h.enrolled_at, h.facts_updated_at,
@@ -45,7 +30,17 @@ create view procfleet_hosts as
                as cpu_utilization_ratio,
            s.load_1m, s.memory_total_bytes, s.memory_used_bytes, h.labels,
            b.contacted_at, b.goodbye, b.goodbye_at,
-           case when h.lifecycle = 'active' then coalesce(procfleet_liveness(b, now()), 'never_reported') end as liveness
+           case
+               when h.lifecycle <> 'active' then null
+               when b.contacted_at is null then 'never_reported'
+               when b.goodbye in ('shutdown', 'uninstall') then
+                   case when now() > b.goodbye_at + interval '14 days' then 'dormant' else 'stopped' end
+               when now() > b.deadline_at + interval '14 days' then 'dormant'
+               when now() > b.deadline_at then 'silent'
+               when b.goodbye is null
+                   and now() > b.contacted_at + coalesce(b.interval_ms, 30000) * interval '1.5 ms' + interval '10 s' then 'late'
+               else 'up'
+           end as liveness
     from hosts h
     left join heartbeats b on b.host_id = h.host_id
     left join lateral (
