@@ -125,6 +125,7 @@ mod tests {
             let expected = match code.status() {
                 400 if code == ProblemCode::BadParameter => RetrySlowly,
                 400 if code == ProblemCode::BadForwarding => RetrySlowly,
+                422 if code == ProblemCode::IdempotencyKeyReused => RetrySlowly,
                 400 | 413 | 422 if code != ProblemCode::BadCsr => Split,
                 409 if code == ProblemCode::SequenceGap => Retry,
                 409 if code == ProblemCode::StreamConflict => NewStream,
