@@ -85,7 +85,8 @@ fn a_process_whose_first_thread_ended_still_counts() {
         });
         assert_eq!(exit.exit_signal, Some(9), "{tier}");
         let used = exit.totals.cpu_user_us.unwrap() + exit.totals.cpu_system_us.unwrap();
-        assert!(used > 0 && exit.lifetime_us.unwrap() >= used, "{tier}: {exit:?}");
+        // It had two threads, and both may run at once.
+        assert!(used > 0 && 2 * exit.lifetime_us.unwrap() >= used, "{tier}: {exit:?}");
     }
 }
 
