@@ -340,15 +340,16 @@ async fn start_fleet(deployment: &Deployment, scale: Scale) -> Result<RunningFle
 
 /// A fleet enrols at once, and from one address.
 pub fn enrollment_without_limits() -> Vec<(&'static str, String)> {
-    ["SOURCE_PER_SECOND", "SOURCE_BURST", "TOTAL_PER_SECOND", "TOTAL_BURST"]
-        .map(|key| match key {
-            "SOURCE_PER_SECOND" => "PROCFLEET_ENROLLMENT__SOURCE_PER_SECOND",
-            "SOURCE_BURST" => "PROCFLEET_ENROLLMENT__SOURCE_BURST",
-            "TOTAL_PER_SECOND" => "PROCFLEET_ENROLLMENT__TOTAL_PER_SECOND",
-            _ => "PROCFLEET_ENROLLMENT__TOTAL_BURST",
-        })
-        .map(|key| (key, "100000".to_owned()))
-        .to_vec()
+    [
+        "PROCFLEET_ENROLLMENT__SOURCE_PER_SECOND",
+        "PROCFLEET_ENROLLMENT__SOURCE_BURST",
+        "PROCFLEET_ENROLLMENT__TOTAL_PER_SECOND",
+        "PROCFLEET_ENROLLMENT__TOTAL_BURST",
+        "PROCFLEET_ENROLLMENT__TOKEN_PER_SECOND",
+        "PROCFLEET_ENROLLMENT__TOKEN_BURST",
+    ]
+    .map(|key| (key, "100000".to_owned()))
+    .to_vec()
 }
 
 /// Does those of the faults that are done to an arena on the loopback address, or to one in a network, `repeats` times.
