@@ -30,6 +30,12 @@ create table host_certificates (
 );
 create index host_certificates_host_id on host_certificates (host_id);
 
+-- When a host that was heard of at a moment counts as silent: three intervals, and 15 s for the way.
+create function procfleet_deadline(heard_at timestamptz, interval_ms integer) returns timestamptz
+language sql stable parallel safe as $$
+    select heard_at + coalesce(interval_ms, 30000) * interval '3 ms' + interval '15 s'
+$$;
+
 -- No index on what every report updates: the update stays heap-only (HOT).
 create table heartbeats (
     host_id         uuid primary key references hosts,

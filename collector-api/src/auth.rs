@@ -1,6 +1,7 @@
 //! Who is asking: extractors that fail closed.
 
 pub mod agent;
+pub mod buckets;
 pub mod contacts;
 pub mod join_token;
 pub mod operator;

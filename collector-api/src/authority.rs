@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -82,8 +84,8 @@ pub struct Trust {
     pub server_bundle_pem: String,
     /// Client authorities, PEM, for proxies that end TLS.
     pub client_bundle_pem: String,
-    /// Client authorities, for the doors.
-    pub client_roots: Arc<RootCertStore>,
+    /// Verifies hosts' certificates: chain, validity, usage. Made once per set, not per request.
+    pub client_verifier: Arc<dyn ClientCertVerifier>,
     /// 32 hex digits, of the server bundle and of who signs the agents' certificates: another one means
     /// that agents have something to fetch.
     pub id: String,
@@ -107,9 +109,14 @@ impl Trust {
             let added = client_roots.add(root.map_err(|_| unreadable())?);
             added.map_err(|_| unreadable())?;
         }
-        let client_roots = Arc::new(client_roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client_verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(client_roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|_| unreadable())?;
         let id = trust_id(rows);
-        Ok(Self { server_bundle_pem, client_bundle_pem, client_roots, id })
+        Ok(Self { server_bundle_pem, client_bundle_pem, client_verifier, id })
     }
 }
 

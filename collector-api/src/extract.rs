@@ -3,8 +3,8 @@
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, header};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use shared_model::{FieldError, ProblemCode};
@@ -117,78 +117,5 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             };
             ApiError::new(code, format!("The JSON body is not acceptable: {error}."))
         })
-    }
-}
-
-/// `If-Match`: the version of the object that the caller saw. A `PUT` or `PATCH` compares it with the
-/// version in the transaction of its change, and sends the new one as [`etag`].
-#[derive(Clone, Debug, Default)]
-pub struct IfMatch(pub Option<String>);
-
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let mut all = parts.headers.get_all(header::IF_MATCH).iter();
-        match (all.next(), all.next()) {
-            (None, _) => Ok(Self(None)),
-            (Some(only), None) => match only.to_str() {
-                Ok(text) => Ok(Self(Some(text.to_owned()))),
-                Err(_) => Err(bad_parameter("If-Match", "is not an entity tag")),
-            },
-            _ => Err(bad_parameter("If-Match", "is there more than once")),
-        }
-    }
-}
-
-impl IfMatch {
-    /// Refuses a change of another version than the caller saw: 412. Without the header all is well.
-    pub fn check(&self, version: &str) -> Result<(), ApiError> {
-        let Some(text) = &self.0 else { return Ok(()) };
-        let tags = text.split(',').map(str::trim);
-        let fits = |tag: &str| {
-            tag == "*"
-                || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(version)
-        };
-        if tags.into_iter().any(fits) {
-            return Ok(());
-        }
-        let detail = format!("The object is at version \"{version}\" now: read it again.");
-        Err(ApiError::new(ProblemCode::PreconditionFailed, detail))
-    }
-
-    /// The same where a change without the header is refused: 428.
-    pub fn require(&self, version: &str) -> Result<(), ApiError> {
-        if self.0.is_none() {
-            let detail =
-                "Send If-Match with the ETag of what you read, or * to overwrite anything.";
-            return Err(ApiError::new(ProblemCode::PreconditionRequired, detail));
-        }
-        self.check(version)
-    }
-}
-
-/// The header that says an object's version, a plain ASCII word.
-pub fn etag(version: &str) -> [(HeaderName, HeaderValue); 1] {
-    let value = HeaderValue::from_str(&format!("\"{version}\""));
-    [(header::ETAG, value.unwrap_or(HeaderValue::from_static("\"?\"")))]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn if_match_names_versions() {
-        let of = |text: &str| IfMatch(Some(text.into()));
-        for fits in ["*", "\"7\"", "\"6\", \"7\""] {
-            assert!(of(fits).require("7").is_ok(), "{fits}");
-        }
-        // A weak tag never matches strongly (RFC 9110, 13.1.1).
-        for other in ["", "7", "\"77\"", "W/\"7\"", "\"7"] {
-            assert_eq!(of(other).check("7").unwrap_err().problem.status, 412, "{other}");
-        }
-        assert!(IfMatch(None).check("7").is_ok());
-        assert_eq!(IfMatch(None).require("7").unwrap_err().problem.status, 428);
     }
 }

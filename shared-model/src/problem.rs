@@ -144,8 +144,6 @@ problem_codes! {
     IdempotencyInProgress = 409, "The first request with this key has no answer yet";
     /// An operator decommissioned the host.
     HostDecommissioned = 410, "The host is decommissioned";
-    /// The object is not the one `If-Match` names any more: read it again.
-    PreconditionFailed = 412, "The object has changed";
     /// The compressed body is too large: split it.
     BodyTooLarge = 413, "The request body is too large";
     /// The inflated body is too large: split it.
@@ -168,8 +166,6 @@ problem_codes! {
     IdempotencyKeyReused = 422, "The idempotency key belongs to another request";
     /// The agent speaks a protocol the server does not.
     UnsupportedVersion = 426, "The protocol version is not supported";
-    /// The change needs `If-Match`, so that nobody's change is lost.
-    PreconditionRequired = 428, "If-Match is needed";
     /// Too many requests: see `Retry-After`.
     TooManyRequests = 429, "Too many requests";
     /// The server failed; the log has the details under `request_id`.

@@ -92,8 +92,6 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::RotationConflict
             | Code::IdempotencyInProgress
             | Code::IdempotencyKeyReused
-            | Code::PreconditionFailed
-            | Code::PreconditionRequired
             | Code::IdentityMismatch
             | Code::TokenExpired
             | Code::TokenExhausted

@@ -10,7 +10,7 @@ use ring::hmac;
 use serde_json::json;
 
 use super::message::{Message, plain};
-use super::provider::{Incoming, Outgoing, Verdict, by_status, json_body};
+use super::provider::{Incoming, Outgoing, Verdict, by_code, json_body};
 
 /// Of a text, bytes; the documented limit of a body is 20,000.
 pub const LIMIT: usize = 16_000;
@@ -37,18 +37,12 @@ pub fn verdict(answer: &Incoming) -> Verdict {
     if answer.status == 302 {
         return Verdict::Later(Some(RATE_PAUSE_S), "HTTP 302".into());
     }
-    let Some(code) = answer.json()["errcode"].as_i64() else {
-        return match by_status(answer) {
-            Verdict::Delivered => Verdict::Later(None, "an answer without errcode".into()),
-            other => other,
-        };
-    };
-    let why = format!("errcode {code}");
-    match code {
+    let code = ("errcode", answer.json()["errcode"].as_i64());
+    by_code(answer, code, |code, why| match code {
         0 => Verdict::Delivered,
         130_101 | 410_100 => Verdict::Later(Some(RATE_PAUSE_S), why),
         -1 => Verdict::Later(None, why),
         460_101 => Verdict::TooLong(why),
         _ => Verdict::Refused(why),
-    }
+    })
 }

@@ -10,7 +10,7 @@ use ring::hmac;
 use serde_json::json;
 
 use super::message::{Message, plain};
-use super::provider::{Incoming, Outgoing, Verdict, by_status, json_body};
+use super::provider::{Incoming, Outgoing, Verdict, by_code, json_body};
 
 /// Of a text, bytes: JSON may double it.
 pub const LIMIT: usize = 9_000;
@@ -33,18 +33,12 @@ pub fn request(url: Url, secret: Option<&str>, message: &Message, limit: usize) 
 /// What it said.
 pub fn verdict(answer: &Incoming) -> Verdict {
     let body = answer.json();
-    let Some(code) = body["code"].as_i64().or_else(|| body["StatusCode"].as_i64()) else {
-        return match by_status(answer) {
-            Verdict::Delivered => Verdict::Later(None, "an answer without code".into()),
-            other => other,
-        };
-    };
-    let why = format!("code {code}");
-    match code {
+    let code = ("code", body["code"].as_i64().or_else(|| body["StatusCode"].as_i64()));
+    by_code(answer, code, |code, why| match code {
         0 => Verdict::Delivered,
         9499 | 11232 | 11233 => Verdict::Later(Some(RATE_PAUSE_S), why),
         _ if answer.status >= 500 => Verdict::Later(None, why),
         9500 | 11246 => Verdict::TooLong(why),
         _ => Verdict::Refused(why),
-    }
+    })
 }

@@ -157,6 +157,20 @@ pub fn by_status(answer: &Incoming) -> Verdict {
     }
 }
 
+/// What an answer means whose body holds the provider's own code, called `name`. Success by its status
+/// alone is none: something else answered.
+pub fn by_code(
+    answer: &Incoming,
+    (name, code): (&str, Option<i64>),
+    meaning: impl FnOnce(i64, String) -> Verdict,
+) -> Verdict {
+    match (code, by_status(answer)) {
+        (Some(code), _) => meaning(code, format!("{name} {code}")),
+        (None, Verdict::Delivered) => Verdict::Later(None, format!("an answer without {name}")),
+        (None, verdict) => verdict,
+    }
+}
+
 /// JSON of a body that is made of strings and numbers.
 pub fn json_body(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()

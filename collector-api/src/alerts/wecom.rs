@@ -7,7 +7,7 @@ use reqwest::Url;
 use serde_json::json;
 
 use super::message::{Message, unmarked};
-use super::provider::{Incoming, Outgoing, Verdict, by_status, json_body};
+use super::provider::{Incoming, Outgoing, Verdict, by_code, json_body};
 
 /// Of Markdown, bytes.
 pub const LIMIT: usize = 4096;
@@ -23,19 +23,12 @@ pub fn request(url: Url, message: &Message, limit: usize) -> Outgoing {
 
 /// What it said.
 pub fn verdict(answer: &Incoming) -> Verdict {
-    let body = answer.json();
-    let Some(code) = body["errcode"].as_i64() else {
-        return match by_status(answer) {
-            Verdict::Delivered => Verdict::Later(None, "an answer without errcode".into()),
-            other => other,
-        };
-    };
-    let why = format!("errcode {code}");
-    match code {
+    let code = ("errcode", answer.json()["errcode"].as_i64());
+    by_code(answer, code, |code, why| match code {
         0 => Verdict::Delivered,
         45009 | 45033 => Verdict::Later(Some(RATE_PAUSE_S), why),
         -1 | 50001..=50003 => Verdict::Later(None, why),
         40058 | 45002 => Verdict::TooLong(why),
         _ => Verdict::Refused(why),
-    }
+    })
 }

@@ -65,7 +65,7 @@ async fn acknowledge_alert(
     Admin(operator): Admin,
     Path(alert_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
-    if !state.writers.acknowledge_alert(alert_id, &super::host_identity::actor(&operator)).await? {
+    if !state.writers.acknowledge_alert(alert_id, &operator.actor()).await? {
         let detail = format!("There is no alert {alert_id} that is not over.");
         return Err(ApiError::new(ProblemCode::NotFound, detail));
     }

@@ -9,7 +9,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::host_identity::actor;
 use super::params::Page;
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::{Admin, Viewer};
@@ -68,7 +67,7 @@ async fn begin_rotation(
     )]
     let now = OffsetDateTime::now_utc();
     let begun =
-        rotation::begin(&state.writers, &state.ca_key_file, purpose, &actor(&operator), now).await;
+        rotation::begin(&state.writers, &state.ca_key_file, purpose, &operator.actor(), now).await;
     answer(&state, begun.map_err(internal)?).await
 }
 
@@ -87,7 +86,7 @@ async fn step_rotation(
     Json(body): Json<TakeStep>,
 ) -> ApiResult<Answer<Page<AuthorityStatus>>> {
     let TakeStep { step, force } = body;
-    let taken = rotation::step(&state.writers, purpose, step, force, &actor(&operator)).await?;
+    let taken = rotation::step(&state.writers, purpose, step, force, &operator.actor()).await?;
     answer(&state, taken).await
 }
 

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::params::{self, Now, Page};
-use super::{ApiState, OperatorProblems, host_identity};
+use super::{ApiState, OperatorProblems};
 use crate::alerts::provider::{Destination, Kind, Verdict};
 use crate::alerts::sender::Sender;
 use crate::alerts::wording::Language;
@@ -117,7 +117,7 @@ async fn create_channel(
         per_minute,
         sealed,
     };
-    match state.writers.create_channel(&new, &host_identity::actor(&operator)).await? {
+    match state.writers.create_channel(&new, &operator.actor()).await? {
         CreateChannel::Created => Ok((StatusCode::CREATED, Answer(CreatedChannel { channel_id }))),
         CreateChannel::NameTaken => Err(params::invalid_field("name", "another channel has it")),
         CreateChannel::TooMany => {
@@ -136,7 +136,7 @@ async fn delete_channel(
     Admin(operator): Admin,
     Path(channel_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
-    if !state.writers.delete_channel(channel_id, &host_identity::actor(&operator)).await? {
+    if !state.writers.delete_channel(channel_id, &operator.actor()).await? {
         return Err(no_such_channel(channel_id));
     }
     Ok(StatusCode::NO_CONTENT)

@@ -14,10 +14,10 @@ use uuid::Uuid;
 use super::hosts::{HostProblems, resolve_host};
 use super::params::{self, Page};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Admin, Operator, Viewer};
+use crate::auth::operator::{Admin, Viewer};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path, Query};
-use crate::store::audit::{Actor, AuditRow};
+use crate::store::audit::AuditRow;
 use crate::store::certificates::CertificateRow;
 use crate::store::lifecycle::{Lifecycle, LifecycleChange};
 
@@ -63,11 +63,6 @@ struct HostLifecycle {
 }
 
 /// An operator, as the audit names one.
-pub(super) fn actor(operator: &Operator) -> Actor {
-    let id = format!("api_key:{}", operator.api_key_id);
-    Actor { id, name: Some(operator.name.clone()) }
-}
-
 /// A reason that can be kept.
 pub(super) fn reason_of(reason: Option<&str>) -> ApiResult<Option<&str>> {
     let reason = reason.filter(|reason| !reason.is_empty());
@@ -96,7 +91,7 @@ async fn set_host_lifecycle(
     let reason = reason_of(body.reason.as_deref())?;
     let host_id = resolve_host(&state.readers, &host).await?;
     let lifecycle = body.lifecycle;
-    let change = state.writers.set_lifecycle(host_id, lifecycle, reason, &actor(&operator)).await?;
+    let change = state.writers.set_lifecycle(host_id, lifecycle, reason, &operator.actor()).await?;
     let changed = match change {
         LifecycleChange::Changed => true,
         LifecycleChange::Unchanged => false,
@@ -138,7 +133,7 @@ async fn revoke_host_certificates(
     Path(host): Path<String>,
 ) -> ApiResult<StatusCode> {
     let host_id = resolve_host(&state.readers, &host).await?;
-    let revoked = state.writers.revoke_certificates(host_id, &actor(&operator)).await?;
+    let revoked = state.writers.revoke_certificates(host_id, &operator.actor()).await?;
     let revoked = revoked.ok_or_else(|| no_such_host(host_id))?;
     tracing::info!(host.id = %host_id, revoked, "certificates revoked");
     Ok(StatusCode::NO_CONTENT)

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::host_identity::{actor, no_such_host, reason_of};
+use super::host_identity::{no_such_host, reason_of};
 use super::hosts::resolve_host;
 use super::{ApiState, OperatorProblems, params, selection};
 use crate::auth::operator::Admin;
@@ -60,7 +60,7 @@ async fn put_host_labels(
     check(&body.labels)?;
     let host_id = resolve_host(&state.readers, &host).await?;
     let edit = LabelsEdit { replace: true, set: body.labels, remove: Vec::new() };
-    match state.writers.edit_labels(host_id, &edit, &actor(&operator)).await? {
+    match state.writers.edit_labels(host_id, &edit, &operator.actor()).await? {
         LabelsChange::Changed | LabelsChange::Unchanged => {
             Ok(Answer(HostLabels { labels: edit.set }))
         }
@@ -175,7 +175,7 @@ async fn post_hosts_bulk(
         let outcome = if body.dry_run {
             would_change(&body, &host)
         } else {
-            change(&state, &body, &host, &actor(&operator)).await?
+            change(&state, &body, &host, &operator.actor()).await?
         };
         let (changed, refused) = match outcome {
             Ok(changed) => (changed, None),

@@ -15,14 +15,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 use sha2::{Digest as _, Sha256};
 use shared_model::ProblemCode;
 
 use super::ApiState;
-use super::params;
 use crate::auth::operator::Role;
+use crate::authority::sealing::SealingKey;
 use crate::error::{ApiError, ApiResult, Chain};
 use crate::store::idempotency::{Known, RequestId};
 
@@ -34,6 +33,8 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed")
 pub const MAX_KEY_BYTES: usize = 255;
 /// Longest body of a request or an answer with such a key, bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
+/// Authenticated with a sealed answer.
+const PURPOSE: &str = "idempotency";
 
 /// The layer.
 pub async fn layer(State(state): State<ApiState>, request: Request, next: Next) -> Response {
@@ -47,7 +48,7 @@ pub async fn layer(State(state): State<ApiState>, request: Request, next: Next) 
 }
 
 async fn once(state: &ApiState, request: Request, next: Next) -> ApiResult<Response> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     // Who may not come in at all is told so, whatever the key.
     let operator = state.operators.authorize(&parts, Role::Viewer).await?;
     let key = key(&parts)?.to_owned();
@@ -68,8 +69,10 @@ async fn once(state: &ApiState, request: Request, next: Next) -> ApiResult<Respo
             let detail = "This Idempotency-Key was sent with another request: take a new one.";
             return Err(ApiError::new(ProblemCode::IdempotencyKeyReused, detail));
         }
-        Known::Answered(status, sealed) => return replay(&sealing, status, sealed),
+        Known::Answered(status, sealed) => return replay(&sealing, &id, status, &sealed),
     }
+    // Asked and counted once.
+    parts.extensions.insert(operator);
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     keep(state, &id, &sealing, response).await
 }
@@ -101,24 +104,24 @@ fn in_progress() -> ApiError {
     ApiError::new(ProblemCode::IdempotencyInProgress, detail).retry_after(Duration::from_secs(1))
 }
 
-fn failed(what: &'static str) -> ApiError {
+fn failed(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ApiError {
     ApiError::new(ProblemCode::Internal, "The server failed; the log has the details.")
         .caused_by(what)
 }
 
-fn sealing_key(parts: &Parts, key: &str) -> ApiResult<LessSafeKey> {
+fn sealing_key(parts: &Parts, key: &str) -> ApiResult<SealingKey> {
     let credentials = parts.headers.get(header::AUTHORIZATION);
     let credentials = credentials.or_else(|| parts.headers.get(header::COOKIE));
     let credentials = credentials.map(HeaderValue::as_bytes).unwrap_or_default();
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, credentials), key.as_bytes());
-    let unbound = UnboundKey::new(&AES_256_GCM, tag.as_ref());
-    Ok(LessSafeKey::new(unbound.map_err(|_| failed("HMAC-SHA256 is no AES-256 key"))?))
+    let bytes = tag.as_ref().try_into().map_err(|_| failed("HMAC-SHA256 is no AES-256 key"))?;
+    SealingKey::new(bytes).map_err(failed)
 }
 
 async fn keep(
     state: &ApiState,
     id: &RequestId,
-    sealing: &LessSafeKey,
+    sealing: &SealingKey,
     response: Response,
 ) -> ApiResult<Response> {
     if !response.status().is_success() {
@@ -130,15 +133,7 @@ async fn keep(
     let (parts, body) = response.into_parts();
     let body =
         to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| failed("the answer is too long"))?;
-    let nonce: [u8; NONCE_LEN] = params::random()?;
-    let mut sealed = body.to_vec();
-    let done = sealing.seal_in_place_append_tag(
-        Nonce::assume_unique_for_key(nonce),
-        Aad::empty(),
-        &mut sealed,
-    );
-    done.map_err(|_| failed("an answer cannot be sealed"))?;
-    let sealed = [&nonce[..], &sealed].concat();
+    let sealed = sealing.seal(id.api_key_id, PURPOSE, &body).map_err(failed)?;
     if let Err(error) = state.writers.finish_idempotent(id, parts.status.as_u16(), &sealed).await {
         // The change is made: its maker must hear of it.
         tracing::warn!(error = %Chain(&error), "the answer of an idempotent request not kept");
@@ -146,20 +141,17 @@ async fn keep(
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
-fn replay(sealing: &LessSafeKey, status: u16, mut sealed: Vec<u8>) -> ApiResult<Response> {
-    let body = sealed.split_first_chunk_mut::<NONCE_LEN>().and_then(|(nonce, sealed)| {
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        sealing.open_in_place(nonce, Aad::empty(), sealed).ok()
-    });
-    let Some(body) = body else {
+fn replay(sealing: &SealingKey, id: &RequestId, status: u16, sealed: &[u8]) -> ApiResult<Response> {
+    let Ok(body) = sealing.open(id.api_key_id, PURPOSE, sealed) else {
         // The same API key in another form: by a session, say.
         let detail = "This Idempotency-Key was sent with other credentials: take a new one.";
         return Err(ApiError::new(ProblemCode::IdempotencyKeyReused, detail));
     };
     let status = StatusCode::from_u16(status).map_err(|_| failed("a status is none"))?;
-    let mut response = (status, Body::from(body.to_vec())).into_response();
+    let is_json = !body.is_empty();
+    let mut response = (status, Body::from(body)).into_response();
     let headers = response.headers_mut();
-    if !body.is_empty() {
+    if is_json {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     headers.insert(REPLAYED, HeaderValue::from_static("true"));

@@ -189,14 +189,24 @@ impl OperatorAuth {
         })
     }
 
-    /// Who sent a request, if its role suffices and it does not come too often.
-    pub async fn authorize(&self, parts: &Parts, needed: Role) -> ApiResult<Operator> {
+    /// Who sent a request, and counts it. Whoever asks before the handler leaves the answer in the
+    /// request's extensions.
+    async fn admit(&self, parts: &Parts) -> ApiResult<Operator> {
         let operator = if parts.headers.contains_key(header::AUTHORIZATION) {
             self.authenticate(&parts.headers).await?
         } else {
             session::authenticate(&self.store, parts).await?.ok_or_else(unauthorized)?
         };
         self.count(&operator, !parts.method.is_safe())?;
+        Ok(operator)
+    }
+
+    /// Who sent a request, if its role suffices and it does not come too often.
+    pub async fn authorize(&self, parts: &Parts, needed: Role) -> ApiResult<Operator> {
+        let operator = match parts.extensions.get::<Operator>() {
+            Some(known) => known.clone(),
+            None => self.admit(parts).await?,
+        };
         if operator.role < needed {
             return Err(ApiError::new(
                 ProblemCode::Forbidden,

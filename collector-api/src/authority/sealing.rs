@@ -1,8 +1,9 @@
-//! The key that seals the authorities' private keys: 32 random bytes in a file, mode 0600.
+//! The key that seals the authorities' private keys and the channels' destinations: 32 random bytes in a
+//! file, mode 0600. And the means of sealing, for whoever has a key of another kind.
 //!
-//! Sealed is: 12 random bytes of nonce, then AES-256-GCM ciphertext and tag. The authority's id and
-//! purpose are authenticated with it, so that sealed keys cannot be swapped between rows. A handful
-//! of messages is ever sealed, far from where random nonces would meet.
+//! Sealed is: 12 random bytes of nonce, then AES-256-GCM ciphertext and tag. The row's id and the
+//! purpose are authenticated with it, so that what is sealed cannot be swapped between rows. A handful
+//! of messages is ever sealed with one key, far from where random nonces would meet.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -113,7 +114,8 @@ impl SealingKey {
         })
     }
 
-    fn new(bytes: &[u8; KEY_BYTES]) -> Result<Self, SealingError> {
+    /// A key of these bytes, which nobody else can know.
+    pub fn new(bytes: &[u8; KEY_BYTES]) -> Result<Self, SealingError> {
         let key = UnboundKey::new(&AES_256_GCM, bytes).map_err(|_| SealingError::Broken)?;
         let id = hex(&Sha256::digest(bytes)[..8]);
         let derived =
@@ -132,20 +134,15 @@ impl SealingKey {
         &self.id
     }
 
-    /// Seals the private key of an authority.
-    pub fn seal(
-        &self,
-        authority_id: Uuid,
-        purpose: &str,
-        plain: &[u8],
-    ) -> Result<Vec<u8>, SealingError> {
+    /// Seals what belongs to a row and a purpose.
+    pub fn seal(&self, id: Uuid, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, SealingError> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| SealingError::NoRandomness)?;
         let mut text = plain.to_vec();
         self.key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                Aad::from(associated(authority_id, purpose)),
+                Aad::from(associated(id, purpose)),
                 &mut text,
             )
             .map_err(|_| SealingError::Broken)?;
@@ -153,24 +150,19 @@ impl SealingKey {
     }
 
     /// Opens what [`SealingKey::seal`] sealed.
-    pub fn open(
-        &self,
-        authority_id: Uuid,
-        purpose: &str,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>, SealingError> {
+    pub fn open(&self, id: Uuid, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, SealingError> {
         let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or(SealingError::Broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealingError::Broken)?;
         let mut text = text.to_vec();
-        let aad = Aad::from(associated(authority_id, purpose));
+        let aad = Aad::from(associated(id, purpose));
         let plain =
             self.key.open_in_place(nonce, aad, &mut text).map_err(|_| SealingError::Broken)?;
         Ok(plain.to_vec())
     }
 }
 
-fn associated(authority_id: Uuid, purpose: &str) -> Vec<u8> {
-    [authority_id.as_bytes(), purpose.as_bytes()].concat()
+fn associated(id: Uuid, purpose: &str) -> Vec<u8> {
+    [id.as_bytes(), purpose.as_bytes()].concat()
 }
 
 /// Puts a complete file at `path` unless there is one. A hard link, because unlike a rename it never

@@ -89,7 +89,7 @@ impl AuthorityCommand {
         key_file: &Path,
         now: OffsetDateTime,
     ) -> anyhow::Result<()> {
-        let actor = Actor { id: "cli".into(), name: None };
+        let actor = Actor::cli();
         match self {
             Self::List => list(store).await,
             Self::Export { which, output } => {

@@ -25,7 +25,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use shared_model::ProblemCode;
 use time::OffsetDateTime;
 
-use super::{PeerAddress, tls};
+use super::PeerAddress;
 use crate::auth::agent::PeerCertificate;
 use crate::auth::secret;
 use crate::authority::live::LiveAuthorities;
@@ -164,8 +164,7 @@ impl Forwarding {
         }
         let value = value.to_str().map_err(|_| Refusal::Unreadable)?;
         let der = decode(self.form, value).ok_or(Refusal::Unreadable)?;
-        let roots = Arc::clone(&self.authorities.borrow().trust.client_roots);
-        let verifier = tls::host_verifier(&roots).map_err(|_| Refusal::NotOurs)?;
+        let verifier = Arc::clone(&self.authorities.borrow().trust.client_verifier);
         let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
         let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         verifier.verify_client_cert(&der, &[], at).map_err(|_| Refusal::NotOurs)?;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use rcgen::KeyPair;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -143,13 +142,6 @@ fn certified(
     Ok(CertifiedKey::from_der(chain, key, &provider())?)
 }
 
-/// Verifies hosts' certificates: chain, validity, usage.
-pub fn host_verifier(roots: &Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    Ok(WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider())
-        .allow_unauthenticated()
-        .build()?)
-}
-
 fn server_config(
     authorities: &Authorities,
     names: &[String],
@@ -157,7 +149,7 @@ fn server_config(
     now: OffsetDateTime,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = match clients {
-        Clients::Hosts => host_verifier(&authorities.trust.client_roots)?,
+        Clients::Hosts => Arc::clone(&authorities.trust.client_verifier),
         Clients::Proxies(roots) => {
             WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider()).build()?
         }

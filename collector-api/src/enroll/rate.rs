@@ -1,8 +1,6 @@
 //! Token buckets: how many may try to enrol. Strangers are counted by their network and all together;
 //! whoever shows the secret of an enrolment token, by the token.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,69 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::auth::buckets::{Bucket, Buckets, Rate};
 use crate::config::Enrollment;
-
-/// Sources, and tokens, remembered. Beyond, those that have been quiet for long enough to be full are forgotten;
-/// if none is, new sources share one bucket.
-const MAX_SOURCES: usize = 4096;
-/// Longest a client is told to wait.
-const MAX_WAIT: Duration = Duration::from_mins(1);
-
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    left: f64,
-    at: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    per_second: f64,
-    burst: f64,
-}
-
-impl Rate {
-    fn refill(self, bucket: &mut Bucket, now: Instant) {
-        let elapsed = now.saturating_duration_since(bucket.at).as_secs_f64();
-        bucket.left = (bucket.left + elapsed * self.per_second).min(self.burst);
-        bucket.at = now;
-    }
-
-    fn wait(self, bucket: &Bucket) -> Duration {
-        let seconds = (1.0 - bucket.left) / self.per_second;
-        Duration::try_from_secs_f64(seconds).unwrap_or(MAX_WAIT).min(MAX_WAIT)
-    }
-}
-
-/// Buckets by key, full when they are first asked for.
-#[derive(Debug)]
-struct Buckets<K> {
-    rate: Rate,
-    of: HashMap<Option<K>, Bucket>,
-}
-
-impl<K: Copy + Eq + Hash> Buckets<K> {
-    fn new(per_second: f64, burst: f64) -> Self {
-        Self { rate: Rate { per_second, burst }, of: HashMap::new() }
-    }
-
-    /// The bucket of `key`, refilled, or how long to wait until it holds one.
-    fn take(&mut self, key: K, now: Instant) -> Result<&mut Bucket, Duration> {
-        let mut key = Some(key);
-        if self.of.len() >= MAX_SOURCES && !self.of.contains_key(&key) {
-            self.of.retain(|_, bucket| {
-                self.rate.refill(bucket, now);
-                bucket.left < self.rate.burst
-            });
-            if self.of.len() >= MAX_SOURCES {
-                key = None;
-            }
-        }
-        let full = Bucket { left: self.rate.burst, at: now };
-        let bucket = self.of.entry(key).or_insert(full);
-        self.rate.refill(bucket, now);
-        if bucket.left < 1.0 { Err(self.rate.wait(bucket)) } else { Ok(bucket) }
-    }
-}
 
 #[derive(Debug)]
 struct State {
@@ -91,11 +28,12 @@ pub struct EnrollmentRates {
 impl EnrollmentRates {
     /// Full buckets.
     pub fn new(config: &Enrollment) -> Self {
-        let total = Rate { per_second: config.total_per_second, burst: config.total_burst };
+        let rate = |per_second, burst| Rate { per_second, burst };
+        let total = rate(config.total_per_second, config.total_burst);
         let state = State {
-            total: Bucket { left: total.burst, at: Instant::now() },
-            sources: Buckets::new(config.source_per_second, config.source_burst),
-            tokens: Buckets::new(config.token_per_second, config.token_burst),
+            total: total.full(Instant::now()),
+            sources: Buckets::new(rate(config.source_per_second, config.source_burst)),
+            tokens: Buckets::new(rate(config.token_per_second, config.token_burst)),
         };
         Self { total, state: Mutex::new(state) }
     }
@@ -105,11 +43,8 @@ impl EnrollmentRates {
     pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { total, sources, .. } = &mut *state;
-        self.total.refill(total, now);
-        let bucket = sources.take(network(address), now)?;
-        if total.left < 1.0 {
-            return Err(self.total.wait(total));
-        }
+        let bucket = sources.of(network(address), now)?;
+        self.total.refill(total, now)?;
         bucket.left -= 1.0;
         total.left -= 1.0;
         Ok(())
@@ -118,8 +53,7 @@ impl EnrollmentRates {
     /// Takes one request with a token's secret out of the bucket of the token, or says how long to wait.
     pub fn take_of_token(&self, token_id: Uuid, now: Instant) -> Result<(), Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.tokens.take(token_id, now)?.left -= 1.0;
-        Ok(())
+        state.tokens.take(token_id, now)
     }
 }
 
@@ -170,15 +104,5 @@ mod tests {
         assert_eq!(rates.take_of_token(token, now), Err(Duration::from_secs(1)));
         rates.take_of_token(other, now).unwrap();
         rates.take(ip("192.0.2.1"), now + Duration::from_secs(1)).unwrap();
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let (rates, now) = (rates(), Instant::now());
-        for n in 0..u32::try_from(MAX_SOURCES * 2).unwrap() {
-            let _wait = rates.take(IpAddr::from((n << 8).to_be_bytes()), now);
-        }
-        let remembered = rates.state.lock().unwrap().sources.of.len();
-        assert!(remembered <= MAX_SOURCES + 1, "{remembered}");
     }
 }

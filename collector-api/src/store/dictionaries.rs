@@ -224,7 +224,7 @@ impl<'a> Dictionaries<'a> {
             insert into heartbeats as known
                 (host_id, last_seen_at, contacted_at, last_sampled_at, interval_ms, boot_id, deadline_at)
             select host_id, now(), now(), sampled_at, interval_ms, boot_id,
-                now() + coalesce(interval_ms, 30000) * interval '3 ms' + interval '15 s'
+                procfleet_deadline(now(), interval_ms)
             from unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::uuid[])
                 as t (host_id, sampled_at, interval_ms, boot_id)
             where exists (select from hosts where hosts.host_id = t.host_id)
@@ -236,9 +236,8 @@ impl<'a> Dictionaries<'a> {
                 last_sampled_at = greatest(known.last_sampled_at, excluded.last_sampled_at),
                 interval_ms = coalesce(excluded.interval_ms, known.interval_ms),
                 boot_id = coalesce(excluded.boot_id, known.boot_id),
-                deadline_at = greatest(known.contacted_at, excluded.contacted_at)
-                    + coalesce(excluded.interval_ms, known.interval_ms, 30000) * interval '3 ms'
-                    + interval '15 s'",
+                deadline_at = procfleet_deadline(greatest(known.contacted_at, excluded.contacted_at),
+                    coalesce(excluded.interval_ms, known.interval_ms))",
             &hosts,
             &sampled as _,
             &intervals as _,

@@ -19,7 +19,7 @@ impl Store {
                 select host_id from heartbeats where host_id = any ($1) order by host_id for update
             )
             update heartbeats b set contacted_at = now(), goodbye = null, goodbye_at = null,
-                deadline_at = now() + coalesce(b.interval_ms, 30000) * interval '3 ms' + interval '15 s'
+                deadline_at = procfleet_deadline(now(), b.interval_ms)
             from locked where b.host_id = locked.host_id",
             hosts
         )
@@ -35,7 +35,7 @@ impl Store {
         sqlx::query!(
             "-- Store::say_goodbye
             update heartbeats set contacted_at = now(), goodbye = $2, goodbye_at = now(),
-                deadline_at = now() + coalesce(interval_ms, 30000) * interval '3 ms' + interval '15 s'
+                deadline_at = procfleet_deadline(now(), interval_ms)
                     + case when $3 then interval '5 minutes' else interval '0' end
             where host_id = $1",
             host_id,

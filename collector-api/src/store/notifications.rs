@@ -151,7 +151,7 @@ impl Store {
                 state = case when $3 = 'queued' and attempts >= cardinality($4::int[]) then 'dead' else $3 end,
                 next_at = case when $3 = 'queued'
                     then now() + coalesce(($4::int[])[attempts], 0) * interval '1 s' else next_at end,
-                ended_at = case when $3 = 'queued' then null else now() end,
+                ended_at = case when $3 <> 'queued' or attempts >= cardinality($4::int[]) then now() end,
                 lease = null, lease_until = null, last_error = $7
             where notification_id = any($1) and lease = $2"#,
             &ids,

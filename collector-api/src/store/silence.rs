@@ -13,8 +13,6 @@
 
 use serde_json::json;
 use time::OffsetDateTime;
-use uuid::Uuid;
-
 mod transitions;
 
 pub use transitions::{NewAlert, open_alerts, resolve_alerts};
@@ -178,7 +176,7 @@ async fn move_deadlines(
         "-- Store::sweep_silence.move
         update heartbeats b set deadline_at = greatest(
             deadline_at + $1 * interval '1 s',
-            now() + coalesce(interval_ms, 30000) * interval '3 ms' + interval '60 s')
+            procfleet_deadline(now(), interval_ms) + interval '45 s')
         where deadline_at is not null and not exists (select from alerts a
             where a.host_id = b.host_id and a.rule = 'host_silent' and a.resolved_at is null)",
         by_s
@@ -219,41 +217,21 @@ async fn due_hosts(
     )
     .fetch_all(&mut **transaction)
     .await?;
-    let alert = |row: &DueHost| NewAlert {
-        fingerprint: format!("{}:{}", row.rule, row.host_id),
-        rule: row.rule.clone(),
-        severity: row.severity.clone(),
-        host_id: Some(row.host_id),
-        began_at: Some(row.began_at),
-        detail: json!({
-            "last_seen_at": row.last_seen_at.and_then(rfc3339),
-            "interval_ms": row.interval_ms,
-            "ahead_s": row.ahead_s,
-        }),
-    };
     Ok(due
         .into_iter()
-        .map(|row| DueHost {
-            host_id: row.host_id,
+        .map(|row| NewAlert {
+            fingerprint: format!("{}:{}", row.rule, row.host_id),
             rule: row.rule,
             severity: row.severity,
-            began_at: row.began_at,
-            last_seen_at: row.last_seen_at,
-            interval_ms: row.interval_ms,
-            ahead_s: row.ahead_s,
+            host_id: Some(row.host_id),
+            began_at: Some(row.began_at),
+            detail: json!({
+                "last_seen_at": row.last_seen_at.and_then(rfc3339),
+                "interval_ms": row.interval_ms,
+                "ahead_s": row.ahead_s,
+            }),
         })
-        .map(|row| alert(&row))
         .collect())
-}
-
-struct DueHost {
-    host_id: Uuid,
-    rule: String,
-    severity: String,
-    began_at: OffsetDateTime,
-    last_seen_at: Option<OffsetDateTime>,
-    interval_ms: Option<i32>,
-    ahead_s: Option<f64>,
 }
 
 fn rfc3339(at: OffsetDateTime) -> Option<String> {

@@ -6,7 +6,7 @@ mod chunks;
 mod connections;
 mod errors;
 mod exits;
-mod hosts;
+pub(crate) mod hosts;
 mod kit;
 mod maintenance;
 mod pictures;

@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::api::hosts::names;
 use crate::fleet::{Fleet, Server, plain_client};
 
 /// Hosts that are only rows, each with its labels.
@@ -54,15 +55,6 @@ async fn key(fleet: &Fleet, role: Role) -> String {
     let minted = MintedApiKey::from_random([role as u8 + 1; 48], "ada".into(), role, None);
     fleet.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
     minted.to_paste()
-}
-
-fn names(page: &Value) -> Vec<&str> {
-    page["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|host| host["host_name"].as_str().unwrap())
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::kit::{Api, host, query, sql};
 
-fn names(page: &Value) -> Vec<&str> {
+pub(crate) fn names(page: &Value) -> Vec<&str> {
     page["items"]
         .as_array()
         .unwrap()
