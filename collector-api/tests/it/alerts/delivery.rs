@@ -68,7 +68,21 @@ async fn what_fails_is_tried_again_after_a_pause_and_what_is_refused_is_not() {
     stand_in.will_say(Answer::Http(200, "", r#"{"errcode":93000}"#));
     alerting.open(&["two".into()]).await;
     alerting.deliver().await;
-    assert_eq!(alerting.count("select count(*) from notifications where state = 'dead'").await, 1);
+    let dead = "select count(*) from notifications where state = 'dead' and ended_at is not null";
+    assert_eq!(alerting.count(dead).await, 1);
+
+    // After the last pause it is given up.
+    stand_in.will_say(Answer::Closed);
+    stand_in.will_say(Answer::Closed);
+    alerting.open(&["three".into()]).await;
+    for (attempts, given_up) in [(8, 1), (9, 2)] {
+        let tried = format!(
+            "update notifications set attempts = {attempts}, next_at = now() where state = 'queued'"
+        );
+        alerting.execute(tried.leak()).await;
+        alerting.deliver().await;
+        assert_eq!(alerting.count(dead).await, given_up, "after attempt {}", attempts + 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

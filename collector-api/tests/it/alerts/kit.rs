@@ -165,8 +165,7 @@ impl Alerting {
             per_minute: kind.per_minute(),
             sealed: self.sender.seal(channel_id, &destination).unwrap(),
         };
-        let actor = Actor { id: "cli".into(), name: None };
-        let created = self.store.create_channel(&new, &actor).await.unwrap();
+        let created = self.store.create_channel(&new, &Actor::cli()).await.unwrap();
         assert_eq!(created, CreateChannel::Created);
         channel_id
     }
