@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shared_model::{Goodbye, Record, Report, Timestamp};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -65,8 +65,17 @@ pub enum RunError {
     SamplerEnded,
 }
 
-/// Runs until a signal.
+/// Runs until a signal, also one that comes while the spool is opened and programs are loaded: that can
+/// take seconds, and a service manager that stops the agent meanwhile expects status 0.
 pub fn run(config: &Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Start("the runtime", source))?;
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::catch()?
+    };
     let identity = Identity::load(&config.identity_dir())?;
     let limits = Limits { max_bytes: config.spool.max_bytes, ..Limits::default() };
     let spool = Arc::new(Spool::open(&config.spool_dir(), limits, identity.host_id)?);
@@ -77,10 +86,6 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let pace = Pace::new(interval, config.budget.clone(), identity.host_id);
     tracing::info!(host_id = %identity.host_id, interval_ms = config.interval_ms, "the agent runs");
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| RunError::Start("the runtime", source))?;
     let (stop_sampler, stopped) = sync_channel(1);
     let (ended, sampler_ended) = oneshot::channel();
     let sampler =
@@ -109,7 +114,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         uplink.offered_trust(),
     );
     runtime.block_on(async {
-        let supervise = supervise(stop_sampler, sampler_ended, &stop);
+        let supervise = supervise(signals, stop_sampler, sampler_ended, &stop);
         let ((), (), result) = tokio::join!(deliver, keep, supervise);
         // An agent that failed says nothing: its host becomes silent, and somebody looks.
         if result.is_ok() {
@@ -132,22 +137,46 @@ pub fn say_goodbye(config: &Config, reason: Goodbye) -> Result<bool, RunError> {
     Ok(runtime.block_on(uplink.say_goodbye(reason)))
 }
 
+/// The signals that end the agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on they no longer kill the process. Needs a runtime.
+    fn catch() -> Result<Self, RunError> {
+        let handler =
+            |kind| signal(kind).map_err(|source| RunError::Start("a signal handler", source));
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+            hangup: handler(SignalKind::hangup())?,
+        })
+    }
+
+    /// The name of the first that comes, or came.
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}
+
 /// Waits for a signal or the sampler's end; stops the sampler, then the uplink.
 async fn supervise(
+    mut signals: Signals,
     stop_sampler: SyncSender<()>,
     mut sampler_ended: oneshot::Receiver<()>,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
     // However this ends, the uplink is told: `run` waits for both.
     let _stop = stop.clone().drop_guard();
-    let handler = |kind| signal(kind).map_err(|source| RunError::Start("a signal handler", source));
-    let mut terminate = handler(SignalKind::terminate())?;
-    let mut interrupt = handler(SignalKind::interrupt())?;
-    let mut hangup = handler(SignalKind::hangup())?;
     let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        _ = hangup.recv() => "SIGHUP",
+        name = signals.recv() => name,
         _ = &mut sampler_ended => return Err(RunError::SamplerEnded),
     };
     tracing::info!(signal = name, "the agent stops after a last report");

@@ -89,17 +89,20 @@ async fn kill_agents(agent: &mut AgentProcess) -> Result<()> {
     let host_id = agent.host_id()?;
     let spool = agent.state_dir().join("spool");
     let copy = Directory::create("spool-copy")?;
-    for kill in 0..KILLS {
+    // One turn more than kills: the agent of the last start spools, too.
+    for turn in 0..=KILLS {
+        if turn > 0 {
+            agent.kill()?;
+            agent.run()?;
+        }
         let before = spooled(&spool, copy.path(), host_id)?;
         let waited = eventually(DEADLINE, "the agent spools reports", async || {
             agent.check_alive()?;
             let last = spooled(&spool, copy.path(), host_id)?;
-            ensure!(last >= before + SPOOLED, "{last} spooled, {before} at kill {kill}");
+            ensure!(last >= before + SPOOLED, "{last} spooled, {before} before turn {turn}");
             Ok(())
         });
         waited.await.with_context(|| agent.log())?;
-        agent.kill()?;
-        agent.run()?;
     }
     Ok(())
 }
