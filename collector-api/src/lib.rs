@@ -10,6 +10,7 @@ pub mod auth;
 pub mod authority;
 pub mod cli;
 pub mod config;
+pub mod configuration;
 pub mod document;
 pub mod doors;
 pub mod enroll;

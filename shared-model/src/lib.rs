@@ -22,6 +22,7 @@
 
 pub mod agent_status;
 pub mod certificate;
+pub mod configuration;
 pub mod connection;
 pub mod delivery;
 pub mod enrollment;
@@ -37,6 +38,7 @@ pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, FieldSource,
 pub use certificate::{
     CertificateInUse, RecoverRequest, RecoveryNonce, RenewRequest, TrustAnswer, TrustRequest,
 };
+pub use configuration::Configuration;
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};
