@@ -99,11 +99,8 @@ pub fn parse(value: Value) -> Result<Configuration, ConfigurationError> {
         return Err(ConfigurationError::UnknownKey(key.clone()));
     }
     read.check()?;
-    for (key, patterns) in [
-        ("profile.always_keep", &read.profile.always_keep),
-        ("redaction.patterns", &read.redaction.patterns),
-    ] {
-        for pattern in patterns.iter().flatten() {
+    for (key, patterns) in read.patterns() {
+        for pattern in patterns {
             regex_lite::Regex::new(pattern).map_err(|source| ConfigurationError::Pattern {
                 key,
                 pattern: pattern.clone(),

@@ -1,13 +1,26 @@
-//! What the centre sets on an agent.
+//! What the centre sets on an agent, and what the agent says became of it.
 //!
 //! Every key may be missing: it is then what the agent's own file says, or its default. The same form
 //! is a profile, an override of one host, and what is compiled from them for a host. Keys are those of
 //! the agent's file, so that `profile.top` means the same in both. Unlike the file, an agent passes
 //! over keys it does not know (a newer server may talk to it); a server refuses them.
+//!
+//! Every answer to a host names the hash of what is in force for it in [`CONFIGURATION_HEADER`]. An agent
+//! that has another one sends its [`ConfigurationStatus`] to `PUT /v1/configuration`, is answered with
+//! [`ConfigurationAnswer`], and sends its status again when it has applied or refused it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{MAX_INTERVAL_MS, MIN_INTERVAL_MS};
+
+/// Names, in every answer to a host, the hash of the configuration in force for it.
+pub const CONFIGURATION_HEADER: &str = "procfleet-configuration";
+/// Length of that hash: SHA-256, lower-case hex.
+pub const HASH_LENGTH: usize = 64;
+/// Longest `error` of a status, bytes; an agent cuts it.
+pub const MAX_ERROR_BYTES: usize = 512;
+/// Most keys in `limited` of a status.
+pub const MAX_LIMITED: usize = 64;
 
 /// Most patterns of one list.
 pub const MAX_PATTERNS: usize = 64;
@@ -29,6 +42,14 @@ pub struct Configuration {
     pub redaction: RedactionKeys,
     /// What the agent may cost.
     pub budget: BudgetKeys,
+    /// Which collectors work.
+    pub collect: CollectKeys,
+    /// Which file systems are reported.
+    pub filesystem: FilesystemKeys,
+    /// Which block devices are reported.
+    pub block_device: ExcludeKeys,
+    /// Which network interfaces are reported.
+    pub network_interface: ExcludeKeys,
 }
 
 /// `profile.*`.
@@ -79,6 +100,61 @@ pub struct BudgetKeys {
     pub memory_bytes: Option<u64>,
 }
 
+/// `collect.*`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CollectKeys {
+    /// Names of collectors that do not work. One that the agent does not have is an error there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Vec<String>>,
+}
+
+/// `filesystem.*`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FilesystemKeys {
+    /// Types that are not reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_types: Option<Vec<String>>,
+    /// Regular expressions on mount points that are not reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_mount_points: Option<Vec<String>>,
+}
+
+/// `block_device.*`, `network_interface.*`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExcludeKeys {
+    /// Regular expressions on names that are not reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<Vec<String>>,
+}
+
+/// Body of `PUT /v1/configuration`: what became of what the agent was told. Hashes, each null: none yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationStatus {
+    /// The last one that the agent read.
+    pub received: Option<String>,
+    /// The one it works by.
+    pub applied: Option<String>,
+    /// The last one that it could not apply, or went back from.
+    pub failed: Option<String>,
+    /// Why, at most [`MAX_ERROR_BYTES`].
+    pub error: Option<String>,
+    /// Keys of `applied` that the host's own limits kept from their value, at most [`MAX_LIMITED`].
+    #[serde(default)]
+    pub limited: Vec<String>,
+}
+
+/// 200 to `PUT /v1/configuration`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfigurationAnswer {
+    /// Of `configuration`.
+    pub hash: String,
+    /// What the agent is to use.
+    pub configuration: Configuration,
+}
+
 /// A value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} {detail}")]
@@ -108,19 +184,37 @@ impl Configuration {
         if self.budget.cpu_cores.is_some_and(|cores| !(cores > 0.0 && cores.is_finite())) {
             return no("budget.cpu_cores", "must be more than 0".to_owned());
         }
-        for (key, patterns) in [
-            ("profile.always_keep", &self.profile.always_keep),
-            ("redaction.patterns", &self.redaction.patterns),
-        ] {
-            let patterns = patterns.as_deref().unwrap_or_default();
-            if patterns.len() > MAX_PATTERNS {
-                return no(key, format!("holds more than {MAX_PATTERNS} patterns"));
+        for (key, texts) in self.lists() {
+            if texts.len() > MAX_PATTERNS {
+                return no(key, format!("holds more than {MAX_PATTERNS} texts"));
             }
-            if patterns.iter().any(|pattern| !(1..=MAX_PATTERN_BYTES).contains(&pattern.len())) {
-                return no(key, format!("holds a pattern not of 1 to {MAX_PATTERN_BYTES} bytes"));
+            if texts.iter().any(|text| !(1..=MAX_PATTERN_BYTES).contains(&text.len())) {
+                return no(key, format!("holds a text not of 1 to {MAX_PATTERN_BYTES} bytes"));
             }
         }
         Ok(())
+    }
+
+    /// Every list that is set and holds regular expressions, with its key.
+    pub fn patterns(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        [
+            ("profile.always_keep", &self.profile.always_keep),
+            ("redaction.patterns", &self.redaction.patterns),
+            ("filesystem.exclude_mount_points", &self.filesystem.exclude_mount_points),
+            ("block_device.exclude", &self.block_device.exclude),
+            ("network_interface.exclude", &self.network_interface.exclude),
+        ]
+        .into_iter()
+        .filter_map(|(key, list)| Some((key, list.as_deref()?)))
+    }
+
+    fn lists(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        let names = [
+            ("collect.disabled", &self.collect.disabled),
+            ("filesystem.exclude_types", &self.filesystem.exclude_types),
+        ];
+        let names = names.into_iter().filter_map(|(key, list)| Some((key, list.as_deref()?)));
+        self.patterns().chain(names)
     }
 }
 
@@ -137,7 +231,15 @@ mod tests {
     #[test]
     fn what_is_not_set_is_not_written() {
         let written = serde_json::to_value(configuration(json!({"profile": {"top": 3}}))).unwrap();
-        assert_eq!(written, json!({"profile": {"top": 3}, "redaction": {}, "budget": {}}));
+        assert_eq!(written["profile"], json!({"top": 3}));
+        assert!(
+            written
+                .as_object()
+                .unwrap()
+                .values()
+                .skip(1)
+                .all(|table| *table == json!({}) || *table == json!({"top": 3}))
+        );
         assert_eq!(configuration(written).profile.top, Some(3));
     }
 
