@@ -12,6 +12,7 @@ pub mod compare;
 pub mod connections;
 pub mod enrollment_tokens;
 pub mod exits;
+pub mod host_configuration;
 pub mod host_identity;
 pub mod host_labels;
 pub mod hosts;
@@ -20,6 +21,7 @@ pub mod instances;
 pub mod maintenance;
 pub mod params;
 pub mod processes;
+pub mod profiles;
 pub mod runs;
 pub mod samples;
 pub mod selection;
@@ -86,6 +88,8 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(hosts::routes())
         .merge(host_identity::routes())
         .merge(host_labels::routes())
+        .merge(profiles::routes())
+        .merge(host_configuration::routes())
         .merge(samples::routes())
         .merge(top::routes())
         .merge(compare::routes())

@@ -25,6 +25,8 @@ use crate::auth::operator::OperatorAuth;
 use crate::authority::live::LiveAuthorities;
 use crate::authority::{self, AuthorityError};
 use crate::config::{Config, ConfigError};
+use crate::configuration::agents::{self, ConfigurationState};
+use crate::configuration::live::LiveConfigurations;
 use crate::document;
 
 use crate::doors::limits::ConnectionLimits;
@@ -244,11 +246,16 @@ fn agent_router(
     let (contact_store, stop) = (store.clone(), lifecycle.stop.clone());
     lifecycle.spawn("contacts", async move { contacts.run(&contact_store, &stop).await });
     let enroll_state = EnrollState::new(store.clone(), authorities.clone(), config);
+    let live = LiveConfigurations::new(store.clone());
+    lifecycle.spawn("configurations", live.clone().run(lifecycle.stop.clone()));
+    let configuration_state = ConfigurationState { store: store.clone(), live: live.clone() };
     let router = OpenApiRouter::default()
         .merge(ingest::routes(ingest_state))
+        .merge(agents::routes(configuration_state))
         .merge(enroll::routes(enroll_state))
         .merge(health::routes(lifecycle.draining.clone()))
         .layer(Extension(checks))
+        .layer(from_fn_with_state(live, agents::announce))
         .layer(from_fn_with_state(authorities.clone(), enroll::trust::announce));
     router.into()
 }

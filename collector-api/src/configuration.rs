@@ -7,6 +7,9 @@
 //! larger id, so that every server compiles the same. The hash is SHA-256 of the keys in order with
 //! their values, so it changes exactly if something the agent would see does.
 
+pub mod agents;
+pub mod live;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -14,11 +17,17 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared_model::Configuration;
 use shared_model::configuration::OutOfRange;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::selector::{Selector, SelectorError};
+use crate::store::configurations::HostLayers;
+use crate::store::profiles::Profile;
+
 /// Who set a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schema(as = ConfigurationOrigin)]
 pub enum Origin {
     /// A profile.
     Profile {
@@ -76,9 +85,82 @@ pub enum ConfigurationError {
         #[source]
         source: regex_lite::Error,
     },
+    /// A profile's selector that cannot be read.
+    #[error("the selector of profile {profile} cannot be read")]
+    Selector {
+        /// Its name.
+        profile: String,
+        /// Why.
+        #[source]
+        source: SelectorError,
+    },
     /// Layers that are each within their ranges came to something that cannot be written.
     #[error("the layers cannot be joined")]
     Join(#[source] serde_json::Error),
+}
+
+/// A profile, its parts read.
+#[derive(Clone, Debug)]
+pub struct StoredProfile {
+    /// Which one.
+    pub origin: Origin,
+    /// Which hosts.
+    pub selector: Selector,
+    /// Which keys.
+    pub values: Configuration,
+}
+
+impl StoredProfile {
+    /// Reads one as it is stored.
+    pub fn read(profile: Profile) -> Result<Self, ConfigurationError> {
+        let Profile { profile_id, name, priority, .. } = profile;
+        let selector = match profile.selector.as_deref().map(Selector::parse).transpose() {
+            Ok(selector) => selector.unwrap_or_default(),
+            Err(source) => return Err(ConfigurationError::Selector { profile: name, source }),
+        };
+        let values =
+            serde_json::from_value(profile.configuration).map_err(ConfigurationError::Form)?;
+        Ok(Self { origin: Origin::Profile { profile_id, name, priority }, selector, values })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> Option<Uuid> {
+        match self.origin {
+            Origin::Profile { profile_id, .. } => Some(profile_id),
+            Origin::Host => None,
+        }
+    }
+}
+
+/// Reads profiles as they are stored.
+pub fn stored_profiles(profiles: Vec<Profile>) -> Result<Vec<StoredProfile>, ConfigurationError> {
+    profiles.into_iter().map(StoredProfile::read).collect()
+}
+
+/// The layers of a host.
+pub fn layers<'a>(
+    profiles: impl IntoIterator<Item = &'a StoredProfile>,
+    host: &HostLayers,
+) -> Result<Vec<Layer>, ConfigurationError> {
+    let mut layers: Vec<_> = profiles
+        .into_iter()
+        .filter(|profile| profile.selector.matches(&host.labels))
+        .map(|profile| Layer { origin: profile.origin.clone(), values: profile.values.clone() })
+        .collect();
+    if let Some(own) = host.configuration.clone() {
+        let values = serde_json::from_value(own).map_err(ConfigurationError::Form)?;
+        layers.push(Layer { origin: Origin::Host, values });
+    }
+    Ok(layers)
+}
+
+/// Every key of a configuration that is set, with a dot between table and key.
+pub fn keys(values: &Configuration) -> Result<BTreeMap<String, Value>, ConfigurationError> {
+    let values = serde_json::to_value(values).map_err(ConfigurationError::Join)?;
+    let mut keys = flatten(&values);
+    // A table of which nothing is set.
+    keys.retain(|_, value| !value.is_object());
+    Ok(keys)
 }
 
 /// Reads what an operator sent: strict, with the engine that the agents run patterns with.
@@ -120,12 +202,7 @@ pub fn compile(mut layers: Vec<Layer>) -> Result<Compiled, ConfigurationError> {
     let mut keys = BTreeMap::new();
     let mut origins = BTreeMap::new();
     for layer in layers {
-        let values = serde_json::to_value(&layer.values).map_err(ConfigurationError::Join)?;
-        for (key, value) in flatten(&values) {
-            // A table of which nothing is set.
-            if value.is_object() {
-                continue;
-            }
+        for (key, value) in self::keys(&layer.values)? {
             origins.insert(key.clone(), layer.origin.clone());
             keys.insert(key, value);
         }

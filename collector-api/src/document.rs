@@ -16,7 +16,7 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::{api, enroll, health, ingest, openapi};
+use crate::{api, configuration, enroll, health, ingest, openapi};
 
 const DESCRIPTION: &str = "\
 Process-level monitoring for a whole Linux fleet: which process on which host ate the CPU, memory, \
@@ -45,6 +45,7 @@ pub fn document() -> OpenApi {
             [
                 ("hosts", "Hosts and their series"),
                 ("processes", "Who used what, and where a command line ran"),
+                ("configuration", "What agents are to use, and what became of it"),
                 ("alerts", "What is wrong, and where it is told"),
                 ("maintenance", "How far roll-ups, retention and compression are"),
                 ("access", "API keys and enrolment tokens"),
@@ -55,7 +56,14 @@ pub fn document() -> OpenApi {
         ))
         .build();
     let own = routes().into_openapi();
-    for part in [api::openapi(), enroll::openapi(), ingest::openapi(), health::openapi(), own] {
+    for part in [
+        api::openapi(),
+        enroll::openapi(),
+        configuration::agents::openapi(),
+        ingest::openapi(),
+        health::openapi(),
+        own,
+    ] {
         document.merge(part);
     }
     idempotent(&mut document);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use shared_model::ProblemCode;
 use shared_model::problem::PROBLEM_MEDIA_TYPE;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 
 /// Problem responses of a route, one per status, that name their codes:
@@ -30,6 +31,19 @@ macro_rules! problems {
             }
         }
     )+};
+}
+
+/// Of a JSON value that is a configuration.
+pub fn configuration() -> Ref {
+    Ref::from_schema_name("Configuration")
+}
+
+/// Of a JSON value that is a configuration, or null.
+pub fn configuration_or_null() -> Schema {
+    let one_of = OneOfBuilder::new()
+        .item(configuration())
+        .item(ObjectBuilder::new().schema_type(Type::Null));
+    one_of.into()
 }
 
 /// One response per status; its description lists the codes.

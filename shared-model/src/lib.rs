@@ -38,7 +38,7 @@ pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, FieldSource,
 pub use certificate::{
     CertificateInUse, RecoverRequest, RecoveryNonce, RenewRequest, TrustAnswer, TrustRequest,
 };
-pub use configuration::Configuration;
+pub use configuration::{Configuration, ConfigurationAnswer, ConfigurationStatus};
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};

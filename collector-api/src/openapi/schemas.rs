@@ -2,6 +2,10 @@
 
 use serde_json::{Value, json};
 use shared_model::ProblemCode;
+use shared_model::configuration::{
+    MAX_ERROR_BYTES, MAX_LIMITED, MAX_PATTERN_BYTES, MAX_PATTERNS, MAX_TOP,
+};
+use shared_model::limits::{MAX_INTERVAL_MS, MIN_INTERVAL_MS};
 use shared_model::validate::MAX_FIELD_ERRORS;
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{Components, RefOr};
@@ -22,6 +26,9 @@ pub fn add_to(components: &mut Components) {
         ("RecoverRequest", recover_request()),
         ("TrustRequest", trust_request()),
         ("TrustAnswer", trust_answer()),
+        ("Configuration", configuration()),
+        ("ConfigurationStatus", configuration_status()),
+        ("ConfigurationAnswer", configuration_answer()),
         ("GoodbyeNote", goodbye_note()),
         ("HostFacts", host_facts()),
         ("Records", records()),
@@ -219,6 +226,78 @@ fn trust_answer() -> Value {
     })
 }
 
+fn configuration() -> Value {
+    let number = |description: &str| json!({ "type": "number", "format": "double", "minimum": 0, "description": description });
+    let texts = |description: &str| {
+        json!({
+            "type": "array", "maxItems": MAX_PATTERNS, "description": description,
+            "items": { "type": "string", "minLength": 1, "maxLength": MAX_PATTERN_BYTES },
+        })
+    };
+    let table = |description: &str, keys: Value| json!({ "type": "object", "additionalProperties": false, "description": description, "properties": keys });
+    let excluded = |description: &str| {
+        table(
+            description,
+            json!({ "exclude": texts("Regular expressions on names that are not reported.") }),
+        )
+    };
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "description": "What agents are to use. A key that is not set stays what another layer, the agent's own file or its default says; a list replaces the whole list.",
+        "example": { "interval_ms": 10_000, "profile": { "cpu_cores": 0.05, "always_keep": ["mysqld"] } },
+        "properties": {
+            "interval_ms": { "type": "integer", "minimum": MIN_INTERVAL_MS, "maximum": MAX_INTERVAL_MS, "description": "Time between two reports." },
+            "profile": table("What is recorded.", json!({
+                "cpu_cores": number("CPU from which on a process is recorded, cores."),
+                "memory_bytes": count("Resident set."),
+                "disk_bytes_per_second": count("Disk, read plus write."),
+                "network_bytes_per_second": count("Network, received plus transmitted."),
+                "top": { "type": "integer", "minimum": 0, "maximum": MAX_TOP, "description": "How many of each resource's largest users are kept whatever they use." },
+                "always_keep": texts("Regular expressions on the redacted command line: kept whatever they use."),
+                "keep_all": { "type": "boolean", "description": "Keep every process." },
+            })),
+            "redaction": table("What is hidden.", json!({ "patterns": texts("Regular expressions hidden in command lines beside what always is.") })),
+            "budget": table("What the agent may cost.", json!({
+                "cpu_cores": { "type": "number", "format": "double", "exclusiveMinimum": 0, "description": "CPU, cores." },
+                "memory_bytes": count("Resident memory."),
+            })),
+            "collect": table("Which collectors work.", json!({ "disabled": texts("Names of collectors that do not work.") })),
+            "filesystem": table("Which file systems are reported.", json!({
+                "exclude_types": texts("Types that are not reported."),
+                "exclude_mount_points": texts("Regular expressions on mount points that are not reported."),
+            })),
+            "block_device": excluded("Which block devices are reported."),
+            "network_interface": excluded("Which network interfaces are reported."),
+        },
+    })
+}
+
+fn configuration_status() -> Value {
+    let hash = |description: &str| json!({ "type": ["string", "null"], "pattern": "^[0-9a-f]{64}$", "description": description });
+    json!({
+        "type": "object",
+        "properties": {
+            "received": hash("The last one that the agent read."),
+            "applied": hash("The one it works by."),
+            "failed": hash("The last one that it could not apply, or went back from."),
+            "error": { "type": ["string", "null"], "maxLength": MAX_ERROR_BYTES, "description": "Why." },
+            "limited": { "type": "array", "maxItems": MAX_LIMITED, "items": { "type": "string", "maxLength": MAX_PATTERN_BYTES }, "description": "Keys that the host's own limits kept from their value." },
+        },
+    })
+}
+
+fn configuration_answer() -> Value {
+    json!({
+        "type": "object",
+        "required": ["hash", "configuration"],
+        "properties": {
+            "hash": text("Of the configuration: SHA-256, hex."),
+            "configuration": reference("Configuration"),
+        },
+    })
+}
+
 fn recover_request() -> Value {
     json!({
         "type": "object",
@@ -270,11 +349,13 @@ mod tests {
 
     use super::*;
 
+    fn keys(value: &Value) -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    }
+
     fn check(value: &impl Serialize, schema: &Value) {
         let value = serde_json::to_value(value).unwrap();
-        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect();
-        let (has, says): (BTreeSet<String>, BTreeSet<String>) =
-            (keys(&value), keys(&schema["properties"]));
+        let (has, says) = (keys(&value), keys(&schema["properties"]));
         assert_eq!(has, says);
         for required in schema["required"].as_array().unwrap() {
             assert!(has.contains(required.as_str().unwrap()), "{required}");
@@ -316,6 +397,30 @@ mod tests {
             server_time: now,
         };
         check(&answer, &reports_answer());
+        let answer =
+            ConfigurationAnswer { hash: "h".into(), configuration: Configuration::default() };
+        check(&answer, &configuration_answer());
+        let written = serde_json::to_value(ConfigurationStatus::default()).unwrap();
+        assert_eq!(keys(&written), keys(&configuration_status()["properties"]));
+        // Every key that is known is described, and no other.
+        let every = json!({
+            "interval_ms": 10_000,
+            "profile": { "cpu_cores": 0.5, "memory_bytes": 1, "disk_bytes_per_second": 1,
+                "network_bytes_per_second": 1, "top": 1, "always_keep": ["a"], "keep_all": true },
+            "redaction": { "patterns": ["a"] },
+            "budget": { "cpu_cores": 0.5, "memory_bytes": 1 },
+            "collect": { "disabled": ["a"] },
+            "filesystem": { "exclude_types": ["a"], "exclude_mount_points": ["a"] },
+            "block_device": { "exclude": ["a"] },
+            "network_interface": { "exclude": ["a"] },
+        });
+        let read: Configuration = serde_json::from_value(every.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), every);
+        let described = configuration();
+        assert_eq!(keys(&every), keys(&described["properties"]));
+        for (name, table) in every.as_object().unwrap().iter().filter(|(_, v)| v.is_object()) {
+            assert_eq!(keys(table), keys(&described["properties"][name]["properties"]), "{name}");
+        }
         check(&GoodbyeNote { reason: Goodbye::Restart }, &goodbye_note());
         let facts = HostFacts {
             machine_id_hash: Some("m".into()),

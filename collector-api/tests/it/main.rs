@@ -10,6 +10,7 @@ mod certificates;
 mod commit;
 mod community;
 mod concurrency;
+mod configuration;
 mod dictionaries;
 mod doors;
 mod enrollment;

@@ -28,7 +28,10 @@ async fn dictionaries_are_collected_when_nothing_names_them_and_come_back() {
         let mut worker =
             replica.store.maintenance_connection(Uuid::new_v4()).await.unwrap().unwrap();
         replica.post_records(gone.host_id, &[days_ago(gone.report(1), 25)]).await;
-        replica.post_records(alive.host_id, &[alive.report(1)]).await;
+        // Behind the roll-ups' horizon, also in the first minutes of an hour.
+        let settled =
+            changed(alive.report(1), |report| report.sampled_at -= time::Duration::minutes(10));
+        replica.post_records(alive.host_id, &[settled]).await;
         // An instance of a late agent: described long ago, and alive since.
         execute(
             &database,

@@ -68,6 +68,7 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ),
     ("DELETE", "/v1/enrollment-tokens/{token_id}", Admin, Audited("", "enrollment_token.revoke")),
     ("GET", "/v1/exits", Viewer, Reads),
+    ("GET", "/v1/host-configurations", Viewer, Reads),
     ("GET", "/v1/hosts", Viewer, Reads),
     (
         "POST",
@@ -81,6 +82,14 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ("GET", "/v1/hosts/{host}", Viewer, Reads),
     ("GET", "/v1/hosts/{host}/certificates", Viewer, Reads),
     ("DELETE", "/v1/hosts/{host}/certificates", Admin, Audited("", "host.revoke_certificates")),
+    ("GET", "/v1/hosts/{host}/configuration", Viewer, Reads),
+    (
+        "PUT",
+        "/v1/hosts/{host}/configuration",
+        Admin,
+        Audited(r#"{"configuration":{"interval_ms":10000}}"#, "host.configure"),
+    ),
+    ("DELETE", "/v1/hosts/{host}/configuration", Admin, Audited("", "host.configure")),
     ("GET", "/v1/hosts/{host}/instances/{instance_id}/samples", Viewer, Reads),
     ("PUT", "/v1/hosts/{host}/labels", Admin, Audited(r#"{"labels":{"a":"b"}}"#, "host.label")),
     (
@@ -97,6 +106,22 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ("GET", "/v1/maintenance", Viewer, Reads),
     ("GET", "/v1/processes", Viewer, Reads),
     ("GET", "/v1/processes/{process_id}/runs", Viewer, Reads),
+    ("GET", "/v1/profiles", Viewer, Reads),
+    (
+        "POST",
+        "/v1/profiles",
+        Admin,
+        Audited(r#"{"name":"n","configuration":{"profile":{"top":3}}}"#, "profile.create"),
+    ),
+    ("POST", "/v1/profiles/preview", Viewer, Elsewhere("changes nothing: it/configuration.rs")),
+    ("GET", "/v1/profiles/{profile_id}", Viewer, Reads),
+    (
+        "PUT",
+        "/v1/profiles/{profile_id}",
+        Admin,
+        Audited(r#"{"name":"n","configuration":{}}"#, "profile.replace"),
+    ),
+    ("DELETE", "/v1/profiles/{profile_id}", Admin, Audited("", "profile.delete")),
     ("GET", "/v1/session", Viewer, Reads),
     ("GET", "/v1/sparklines", Viewer, Reads),
     ("GET", "/v1/top", Viewer, Reads),
@@ -116,6 +141,11 @@ async fn prepare(api: &Api, path: &str) -> String {
              values ('a1', '00000000-0000-0000-0000-000000000007', sha256('x'), '', now(), now() + interval '1 day', 'active')",
         )
         .await;
+        sql(
+            &mut db,
+            "insert into host_overrides (host_id, configuration) values ('00000000-0000-0000-0000-000000000007', '{}')",
+        )
+        .await;
         return host_id.to_string();
     }
     match path {
@@ -123,6 +153,12 @@ async fn prepare(api: &Api, path: &str) -> String {
             let alert = "insert into alerts (alert_id, fingerprint, rule, severity, began_at)
                  values ('00000000-0000-0000-0000-000000000009', 'f', 'no_reports', 'critical', now())";
             sql(&mut db, alert).await;
+            SUBJECT.to_owned()
+        }
+        "/v1/profiles/{profile_id}" => {
+            let profile = "insert into profiles (profile_id, name, priority, configuration)
+                 values ('00000000-0000-0000-0000-000000000009', 'p', 0, '{}')";
+            sql(&mut db, profile).await;
             SUBJECT.to_owned()
         }
         "/v1/channels/{channel_id}" => {

@@ -1,0 +1,190 @@
+//! `/v1/hosts/{host}/configuration` and `/v1/host-configurations`: what is in force for a host and who set
+//! it, what is set for it alone, and what agents made of it.
+
+use std::collections::BTreeMap;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::host_identity::no_such_host;
+use super::hosts::{HostProblems, resolve_host};
+use super::params::{self, Page};
+use super::profiles::{checked, unreadable};
+use super::{ApiState, OperatorProblems};
+use crate::auth::operator::{Admin, Viewer};
+use crate::auth::secret::hex;
+use crate::configuration::{Origin, compile, layers, stored_profiles};
+use crate::error::ApiResult;
+use crate::extract::{Json, Path, Query};
+use crate::store::configurations::{HostConfigurationRow, OverrideChange};
+
+/// The routes of this resource.
+pub fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(get_configuration, set_configuration, clear_configuration))
+        .routes(routes!(list_configurations))
+}
+
+crate::problems! {
+    SetProblems = Malformed, Truncated, InvalidUtf8, BadParameter, NotFound, AmbiguousHost,
+        BodyTooLarge, UnsupportedMediaType, InvalidField;
+    ListProblems = BadParameter;
+}
+
+/// What is in force for a host, and how it came to be.
+#[derive(Serialize, ToSchema)]
+struct HostConfiguration {
+    /// The host.
+    host_id: Uuid,
+    /// SHA-256 of `configuration`, hex: what `received`, `applied` and `failed` are compared with.
+    hash: String,
+    /// What is in force. A key that is not here is what the agent's own file or its default says.
+    #[schema(schema_with = crate::openapi::configuration)]
+    configuration: Value,
+    /// Who set each key.
+    #[schema(value_type = Object, example = json!({"profile.top": {"kind": "host"}}))]
+    origins: BTreeMap<String, Origin>,
+    /// What is set for this host alone; null: nothing.
+    #[schema(schema_with = crate::openapi::configuration_or_null)]
+    own: Option<Value>,
+    /// Version of `own`; 0: nothing is set.
+    version: i32,
+    /// Whether the agent works by it; null: the agent has not said anything yet.
+    in_force: Option<bool>,
+    /// What the agent said last; null: nothing yet.
+    #[schema(inline = false)]
+    status: Option<HostConfigurationRow>,
+}
+
+/// What is in force for a host, which layer set each key, and what its agent made of it.
+#[utoipa::path(get, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["viewer"])),
+    params(("host" = String, Path, description = "Id or name of the host")),
+    responses((status = 200, description = "What is in force", body = HostConfiguration), HostProblems, OperatorProblems))]
+async fn get_configuration(
+    State(state): State<ApiState>,
+    _: Viewer,
+    Path(host): Path<String>,
+) -> ApiResult<Answer<HostConfiguration>> {
+    let host_id = resolve_host(&state.readers, &host).await?;
+    let profiles = stored_profiles(state.readers.profiles().await?).map_err(unreadable)?;
+    let host = state.readers.host_layers(host_id).await?.ok_or_else(|| no_such_host(host_id))?;
+    let compiled = layers(&profiles, &host).and_then(compile).map_err(unreadable)?;
+    let status = state.readers.host_configurations(Some(host_id), None, None, 1).await?.pop();
+    let hash = hex(&compiled.hash);
+    let in_force = status.as_ref().map(|status| status.applied.as_ref() == Some(&hash));
+    let configuration = serde_json::to_value(&compiled.values)
+        .map_err(|error| unreadable(crate::configuration::ConfigurationError::Join(error)))?;
+    Ok(Answer(HostConfiguration {
+        host_id,
+        hash,
+        configuration,
+        origins: compiled.origins,
+        own: host.configuration,
+        version: host.version.unwrap_or(0),
+        in_force,
+        status,
+    }))
+}
+
+/// What is set for one host alone.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OwnConfiguration {
+    /// The keys it sets: they prevail over every profile.
+    #[schema(schema_with = crate::openapi::configuration)]
+    configuration: Value,
+}
+
+/// Sets what one host alone is to use.
+#[utoipa::path(put, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["admin"])),
+    params(("host" = String, Path, description = "Id or name of the host")),
+    request_body = OwnConfiguration,
+    responses((status = 204, description = "It is set"), SetProblems, OperatorProblems))]
+async fn set_configuration(
+    State(state): State<ApiState>,
+    Admin(operator): Admin,
+    Path(host): Path<String>,
+    Json(body): Json<OwnConfiguration>,
+) -> ApiResult<StatusCode> {
+    let configuration = checked(body.configuration)?;
+    let host_id = resolve_host(&state.readers, &host).await?;
+    let actor = operator.actor();
+    let change =
+        state.writers.set_host_override(host_id, None, Some(&configuration), &actor).await?;
+    done(host_id, change)
+}
+
+/// Removes what is set for one host alone: profiles decide again.
+#[utoipa::path(delete, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["admin"])),
+    params(("host" = String, Path, description = "Id or name of the host")),
+    responses((status = 204, description = "Nothing is set for it alone"), HostProblems, OperatorProblems))]
+async fn clear_configuration(
+    State(state): State<ApiState>,
+    Admin(operator): Admin,
+    Path(host): Path<String>,
+) -> ApiResult<StatusCode> {
+    let host_id = resolve_host(&state.readers, &host).await?;
+    let change = state.writers.set_host_override(host_id, None, None, &operator.actor()).await?;
+    done(host_id, change)
+}
+
+fn done(host_id: Uuid, change: OverrideChange) -> ApiResult<StatusCode> {
+    match change {
+        OverrideChange::Done => Ok(StatusCode::NO_CONTENT),
+        OverrideChange::NoHost | OverrideChange::Stale => Err(no_such_host(host_id)),
+    }
+}
+
+/// What an agent made of its configuration.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ConfigurationState {
+    /// It works by what it read last.
+    Applied,
+    /// It tries it.
+    Applying,
+    /// It could not apply it, or went back from it.
+    Failed,
+}
+
+/// Which hosts.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Only hosts whose agent is there.
+    #[param(inline)]
+    state: Option<ConfigurationState>,
+    /// `next` of the page before.
+    after: Option<Uuid>,
+    /// Most rows returned, 1 to 1,000.
+    #[param(default = 100, minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// What agents said of their configuration, by host id: hosts that never said anything are not here.
+#[utoipa::path(get, path = "/v1/host-configurations", tag = "configuration", security(("api_key" = ["viewer"])),
+    params(ListQuery),
+    responses((status = 200, description = "What agents said", body = Page<HostConfigurationRow>), ListProblems, OperatorProblems))]
+async fn list_configurations(
+    State(state): State<ApiState>,
+    _: Viewer,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Answer<Page<HostConfigurationRow>>> {
+    let limit = params::limit(query.limit, 100, 1000)?;
+    let wanted = query.state.map(|state| match state {
+        ConfigurationState::Applied => "applied",
+        ConfigurationState::Applying => "applying",
+        ConfigurationState::Failed => "failed",
+    });
+    let more = limit.saturating_add(1);
+    let rows = state.readers.host_configurations(None, wanted, query.after, more).await?;
+    Ok(Answer(Page::cut(rows, limit, |row| row.host_id.to_string())))
+}
