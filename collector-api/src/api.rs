@@ -11,6 +11,7 @@ pub mod channels;
 pub mod compare;
 pub mod connections;
 pub mod enrollment_tokens;
+pub mod etag;
 pub mod exits;
 pub mod host_configuration;
 pub mod host_identity;

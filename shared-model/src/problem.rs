@@ -144,6 +144,8 @@ problem_codes! {
     IdempotencyInProgress = 409, "The first request with this key has no answer yet";
     /// An operator decommissioned the host.
     HostDecommissioned = 410, "The host is decommissioned";
+    /// `If-Match` names another state than there is: read it again.
+    PreconditionFailed = 412, "It was changed since it was read";
     /// The compressed body is too large: split it.
     BodyTooLarge = 413, "The request body is too large";
     /// The inflated body is too large: split it.

@@ -92,6 +92,7 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::RotationConflict
             | Code::IdempotencyInProgress
             | Code::IdempotencyKeyReused
+            | Code::PreconditionFailed
             | Code::IdentityMismatch
             | Code::TokenExpired
             | Code::TokenExhausted

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 
 use axum::Json as Answer;
 use axum::extract::State;
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::etag::{IfMatch, etag, stale};
 use super::host_identity::{no_such_host, reason_of};
-use super::hosts::resolve_host;
+use super::hosts::{HostProblems, resolve_host};
 use super::{ApiState, OperatorProblems, params, selection};
-use crate::auth::operator::Admin;
+use crate::auth::operator::{Admin, Viewer};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path};
 use crate::selector::{is_name, is_value};
 use crate::store::audit::Actor;
-use crate::store::labels::{Labels, LabelsChange, LabelsEdit, MAX_LABELS, Selected};
+use crate::store::labels::{Labels, LabelsChange, LabelsEdit, MAX_LABELS, Selected, labels_tag};
 use crate::store::lifecycle::{Lifecycle, LifecycleChange};
 
 /// Most hosts of one bulk change: each is a transaction of its own.
@@ -26,12 +28,14 @@ const MAX_BULK: usize = 2_000;
 
 /// The routes of this resource.
 pub fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::default().routes(routes!(put_host_labels)).routes(routes!(post_hosts_bulk))
+    OpenApiRouter::default()
+        .routes(routes!(get_host_labels, put_host_labels))
+        .routes(routes!(post_hosts_bulk))
 }
 
 crate::problems! {
     LabelProblems = Malformed, Truncated, InvalidUtf8, BadParameter, NotFound, AmbiguousHost,
-        BodyTooLarge, UnsupportedMediaType, InvalidField;
+        PreconditionFailed, BodyTooLarge, UnsupportedMediaType, InvalidField;
     BulkProblems = Malformed, Truncated, InvalidUtf8, BadParameter, BodyTooLarge, UnsupportedMediaType,
         InvalidField;
 }
@@ -46,24 +50,43 @@ struct HostLabels {
     labels: BTreeMap<String, String>,
 }
 
-/// Gives a host these labels and no others.
-#[utoipa::path(put, path = "/v1/hosts/{host}/labels", tag = "hosts", security(("api_key" = ["admin"])),
+/// The labels of a host. `ETag` names this state of them.
+#[utoipa::path(get, path = "/v1/hosts/{host}/labels", tag = "hosts", security(("api_key" = ["viewer"])),
     params(("host" = String, Path, description = "Id or name of the host")),
+    responses((status = 200, description = "Its labels", body = HostLabels,
+        headers(("ETag" = String, description = "Names this state of the labels"))), HostProblems, OperatorProblems))]
+async fn get_host_labels(
+    State(state): State<ApiState>,
+    _: Viewer,
+    Path(host): Path<String>,
+) -> ApiResult<impl IntoResponse> {
+    let host_id = resolve_host(&state.readers, &host).await?;
+    let labels = state.readers.host_labels(host_id).await?.ok_or_else(|| no_such_host(host_id))?;
+    Ok((etag(labels_tag(&labels)), Answer(HostLabels { labels })))
+}
+
+/// Gives a host these labels and no others; with `If-Match`, only if nobody changed them since they were read.
+#[utoipa::path(put, path = "/v1/hosts/{host}/labels", tag = "hosts", security(("api_key" = ["admin"])),
+    params(("host" = String, Path, description = "Id or name of the host"),
+        ("If-Match" = Option<String>, Header, description = "`ETag` of the labels as they were read, or `*`")),
     request_body = HostLabels,
-    responses((status = 200, description = "The labels it has now", body = HostLabels), LabelProblems, OperatorProblems))]
+    responses((status = 200, description = "The labels it has now", body = HostLabels,
+        headers(("ETag" = String, description = "Names this state of the labels"))), LabelProblems, OperatorProblems))]
 async fn put_host_labels(
     State(state): State<ApiState>,
     Admin(operator): Admin,
     Path(host): Path<String>,
+    IfMatch(expected): IfMatch,
     Json(body): Json<HostLabels>,
-) -> ApiResult<Answer<HostLabels>> {
+) -> ApiResult<impl IntoResponse> {
     check(&body.labels)?;
     let host_id = resolve_host(&state.readers, &host).await?;
-    let edit = LabelsEdit { replace: true, set: body.labels, remove: Vec::new() };
+    let edit = LabelsEdit { replace: true, set: body.labels, remove: Vec::new(), expected };
     match state.writers.edit_labels(host_id, &edit, &operator.actor()).await? {
         LabelsChange::Changed | LabelsChange::Unchanged => {
-            Ok(Answer(HostLabels { labels: edit.set }))
+            Ok((etag(labels_tag(&edit.set)), Answer(HostLabels { labels: edit.set })))
         }
+        LabelsChange::Stale => Err(stale()),
         LabelsChange::NoHost => Err(no_such_host(host_id)),
         LabelsChange::TooMany => Err(too_many()),
     }
@@ -192,7 +215,7 @@ type Change = Result<bool, &'static str>;
 
 fn edit(body: &Bulk) -> LabelsEdit {
     let (set, remove) = (body.set_labels.clone(), body.remove_labels.clone());
-    LabelsEdit { replace: false, set, remove }
+    LabelsEdit { replace: false, set, remove, expected: None }
 }
 
 fn would_change(body: &Bulk, host: &Selected) -> Change {
@@ -214,6 +237,7 @@ async fn change(
         LabelsChange::Changed => true,
         LabelsChange::Unchanged => false,
         LabelsChange::NoHost => return Ok(Err("it is gone")),
+        LabelsChange::Stale => return Ok(Err("it was changed meanwhile")),
         LabelsChange::TooMany => return Ok(Err("it would have too many labels")),
     };
     if let Some(to) = body.lifecycle {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -36,8 +37,21 @@ pub enum LabelsChange {
     Unchanged,
     /// There is no such host.
     NoHost,
+    /// They are not those that were expected: somebody else changed them.
+    Stale,
     /// More labels than a host may have.
     TooMany,
+}
+
+/// Names a state of a host's labels: 16 hex digits of their SHA-256.
+pub fn labels_tag(labels: &Labels) -> String {
+    let mut digest = Sha256::new();
+    // No name and no value holds NUL.
+    for (name, value) in labels {
+        digest.update(format!("{name}\0{value}\0"));
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How labels are to change.
@@ -49,6 +63,8 @@ pub struct LabelsEdit {
     pub set: Labels,
     /// Taken away.
     pub remove: Vec<String>,
+    /// Changes them only if this is their [`labels_tag`]; none: whatever they are.
+    pub expected: Option<String>,
 }
 
 /// Most labels of a host.
@@ -85,6 +101,19 @@ impl Store {
         .map_err(StoreError::of("hosts_selected"))
     }
 
+    /// The labels of a host; none: there is no such host.
+    pub async fn host_labels(&self, host_id: Uuid) -> Result<Option<Labels>, StoreError> {
+        let labels = sqlx::query_scalar!(
+            r#"-- Store::host_labels
+            select labels as "labels: Json<Labels>" from hosts where host_id = $1"#,
+            host_id
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::of("host_labels"))?;
+        Ok(labels.map(|Json(labels)| labels))
+    }
+
     /// Changes the labels of a host.
     pub async fn edit_labels(
         &self,
@@ -113,6 +142,9 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await?
         .0;
+        if edit.expected.as_ref().is_some_and(|expected| *expected != labels_tag(&before)) {
+            return Ok(LabelsChange::Stale);
+        }
         let after = edit.apply(&before);
         if after == before {
             return Ok(LabelsChange::Unchanged);
@@ -150,6 +182,7 @@ mod tests {
             replace: false,
             set: labels(&[("env", "prod")]),
             remove: vec!["role".into(), "env".into()],
+            expected: None,
         };
         assert_eq!(edit.apply(&before), labels(&[("env", "prod")]));
         let replace = LabelsEdit { replace: true, ..LabelsEdit::default() };

@@ -170,3 +170,45 @@ async fn the_labels_of_a_host_are_replaced() {
         2
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_who_read_the_same_labels_only_one_overwrites_them() {
+    let fleet = Fleet::create("if_match").await;
+    fleet.execute(HOSTS).await;
+    let server = fleet.serve(&fleet.config()).await;
+    let admin = key(&fleet, Role::Admin).await;
+    let url = server.operator_url("/v1/hosts/host-1/labels");
+    let tag = async || {
+        let answer = plain_client().get(url.clone()).bearer_auth(&admin).send().await.unwrap();
+        answer.headers()["etag"].to_str().unwrap().to_owned()
+    };
+    let put = async |tag: &str, value: usize| {
+        let request = plain_client().put(url.clone()).bearer_auth(&admin);
+        let body = json!({ "labels": { "by": value.to_string() } });
+        let answer = request.header("if-match", tag).json(&body).send().await.unwrap();
+        let now = answer.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+        let (status, body) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap());
+        (status, now, body["code"].as_str().map(str::to_owned))
+    };
+
+    let read = tag().await;
+    let all = futures_util::future::join_all((0..8).map(|number| put(&read, number))).await;
+    let (done, refused): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(status, ..)| *status == 200);
+    assert_eq!((done.len(), refused.len()), (1, 7));
+    let stale = Some("precondition_failed".to_owned());
+    assert!(
+        refused.iter().all(|(status, _, code)| (*status, code) == (412, &stale)),
+        "{refused:?}"
+    );
+    assert_eq!(done[0].1.as_deref(), Some(&*tag().await), "the answer names the state that is now");
+    let changes = "select count(*) from audit_events where action = 'host.label'";
+    assert_eq!(fleet.count(changes).await, 1);
+
+    assert_eq!(put(&tag().await, 9).await.0, 200);
+    assert_eq!(put("*", 10).await.0, 200);
+    let weak = format!("W/{}", tag().await);
+    assert_eq!(put(&weak, 11).await.0, 412, "a weak tag is like no other");
+    assert_eq!(put("unquoted", 11).await.0, 400);
+    assert_eq!(fleet.count(changes).await, 3);
+}

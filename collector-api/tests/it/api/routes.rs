@@ -91,6 +91,7 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ),
     ("DELETE", "/v1/hosts/{host}/configuration", Admin, Audited("", "host.configure")),
     ("GET", "/v1/hosts/{host}/instances/{instance_id}/samples", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/labels", Viewer, Reads),
     ("PUT", "/v1/hosts/{host}/labels", Admin, Audited(r#"{"labels":{"a":"b"}}"#, "host.label")),
     (
         "PUT",
