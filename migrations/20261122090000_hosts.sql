@@ -40,7 +40,8 @@ $$;
 create table heartbeats (
     host_id         uuid primary key references hosts,
     last_seen_at    timestamptz,                    -- database clock, at commit of the newest accepted report
-    last_sampled_at timestamptz,                    -- the host's clock in that report
+    last_sampled_at timestamptz,                    -- when the agent took it
+    clock_offset_ms bigint,                         -- what the agent adds to the host's clock; null: it believes it
     contacted_at    timestamptz,                    -- database clock: the last time it proved its identity, whatever it heard
     deadline_at     timestamptz,                    -- when the host counts as silent
     interval_ms     integer,

@@ -21,7 +21,7 @@ $$;
 create view procfleet_hosts as
     select h.host_id, h.host_name, h.lifecycle, h.os_description, h.kernel_release, h.host_arch,
            h.agent_version, h.machine_id_hash, h.enrollment_token_id, h.enrolled_at, h.facts_updated_at,
-           b.last_seen_at, b.last_sampled_at, b.deadline_at, b.interval_ms, b.boot_id,
+           b.last_seen_at, b.last_sampled_at, b.clock_offset_ms, b.deadline_at, b.interval_ms, b.boot_id,
            case when b.last_seen_at is not null then b.deadline_at < now() end as silent,
            s.cpu_count,
            (s.cpu_user_us::double precision + s.cpu_system_us)

@@ -59,8 +59,10 @@ struct Baseline {
 /// When a tick is, and what the loop knows that the tick does not.
 #[derive(Clone, Debug)]
 pub struct Moment {
-    /// Wall clock.
+    /// The time: by the wall clock, or by the servers where they contradict it.
     pub sampled_at: Timestamp,
+    /// What of `sampled_at` is not the wall clock's; zero: nothing.
+    pub clock_offset: time::Duration,
     /// Monotonic clock, from any origin.
     pub monotonic: Duration,
     /// The longest that any collector may take, whatever its own deadline.
@@ -117,6 +119,7 @@ impl Agent {
             sequence: 0,
             boot_id: self.boot_id,
             sampled_at: to_microseconds(moment.sampled_at),
+            clock_offset_ms: clock_offset_ms(moment.clock_offset),
             interval_ms,
             facts: self.changed_facts(moment.describe_all),
             host: batch.host,
@@ -136,6 +139,7 @@ impl Agent {
     fn tick_of(&self, moment: &Moment) -> Tick {
         Tick {
             sampled_at: to_microseconds(moment.sampled_at),
+            clock_offset: moment.clock_offset,
             monotonic: moment.monotonic,
             describe_all: moment.describe_all,
             profile: Arc::clone(&self.profile),
@@ -155,6 +159,11 @@ impl Agent {
         self.facts = Some(now);
         if send { self.facts.clone() } else { None }
     }
+}
+
+fn clock_offset_ms(offset: time::Duration) -> Option<i64> {
+    // Longer than the years that a timestamp can have it is not.
+    (!offset.is_zero()).then(|| i64::try_from(offset.whole_milliseconds()).unwrap_or(i64::MAX))
 }
 
 fn load_bpf(tier: CollectTier) -> Bpf {

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Identity, IdentityError};
+use crate::server_clock::{ServerClock, since_boot};
 use crate::tls::{self, TlsError};
 
 /// Longest time between two looks at the clock: it may be set, or the host may have slept.
@@ -116,6 +117,8 @@ pub struct Keeper {
     pub endpoints: Vec<String>,
     /// In use.
     pub identity: Identity,
+    /// What the host's clock is held against.
+    pub clock: ServerClock,
 }
 
 impl Keeper {
@@ -136,7 +139,8 @@ impl Keeper {
         let mut next_doubt = Instant::now();
         loop {
             #[expect(clippy::disallowed_methods, reason = "this loop owns the clock")]
-            let now = Timestamp::now_utc();
+            let wall = Timestamp::now_utc();
+            let now = wall + self.clock.offset(wall, since_boot());
             let endpoint = self.endpoint(failures);
             let started = Instant::now();
             let offer = offered.borrow_and_update().clone();

@@ -48,8 +48,10 @@ pub trait Collector: Send {
 /// What a collector is told about the moment it samples.
 #[derive(Clone, Debug)]
 pub struct Tick {
-    /// Wall clock at the end of the interval.
+    /// The end of the interval.
     pub sampled_at: Timestamp,
+    /// What of `sampled_at` is not the wall clock's, by which the kernel tells when it booted.
+    pub clock_offset: time::Duration,
     /// The same moment on `CLOCK_MONOTONIC`, which stands still while the host is suspended, as its
     /// counters do: only differences mean something.
     pub monotonic: Duration,

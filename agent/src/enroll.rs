@@ -243,7 +243,7 @@ async fn ask(
         endpoint: endpoint.to_owned(),
         presented: contact::key_hashes(&presented).join(", "),
     })?;
-    let client = tls::http_client(tls::client_config(vec![root], None)?)?;
+    let client = tls::http_client(tls::client_config(vec![root], None, None)?)?;
     let url = url.join("/v1/enroll").map_err(|_| EnrollError::Endpoint(endpoint.to_owned()))?;
     let mut authorization = reqwest::header::HeaderValue::from_str(&token.authorization())
         .map_err(|_| EnrollError::Token(JoinTokenError::Damaged))?;

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod once;
 pub mod procfs;
 pub mod profile;
+pub mod server_clock;
 pub mod sockets;
 pub mod spool;
 #[cfg(test)]

@@ -80,6 +80,7 @@ fn sample(config: &Config, interval: Duration) -> Result<Report, AgentError> {
 )]
 fn moment(started: Instant) -> Moment {
     Moment {
+        clock_offset: time::Duration::ZERO,
         sampled_at: Timestamp::now_utc(),
         monotonic: started.elapsed(),
         at_most: LEAST_TIME,

@@ -1,5 +1,7 @@
 //! TLS and HTTP as the agent uses them: ring, our roots only, no proxy, no redirect, HTTP/1.1.
 
+mod verifier;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use shared_model::EnrollResponse;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::identity::Identity;
+use verifier::Verifier;
 
 /// How long a server may take to accept a connection and finish the handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,26 +69,31 @@ pub fn check_identity(response: &EnrollResponse, spki: &[u8]) -> Result<(), Stri
         return Err("no endpoints".into());
     }
     let roots = certificates("CA bundle", &response.ca_bundle_pem).map_err(words)?;
-    client_config(roots, None).map_err(words)?;
+    client_config(roots, None, None).map_err(words)?;
     Ok(())
 }
 
-/// A configuration that trusts `roots` only and shows `identity`.
+/// A configuration that trusts `roots` only and shows `identity`. `kept` is what the host knows the
+/// time from if its clock is wrong ([`verifier`]): its identity, also where that is not shown.
 pub fn client_config(
     roots: Vec<CertificateDer<'static>>,
     identity: Option<&Identity>,
+    kept: Option<&Identity>,
 ) -> Result<ClientConfig, TlsError> {
     let mut store = RootCertStore::empty();
     for root in roots {
         store.add(root).map_err(|error| TlsError::Unusable("CA bundle", error))?;
     }
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
         .build()
         .map_err(TlsError::Roots)?;
+    let own = kept.map(|kept| certificates("certificate", &kept.certificate_chain_pem));
+    let issued_at = own.transpose()?.and_then(|own| verifier::not_before(own.first()?));
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Unusable("TLS versions", error))?
-        .with_webpki_verifier(verifier);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { inner, issued_at }));
     let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates("certificate", &identity.certificate_chain_pem)?;
     let key = PrivateKeyDer::from_pem_slice(identity.private_key_pem.as_bytes())

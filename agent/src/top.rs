@@ -134,6 +134,7 @@ fn sample(mut agent: Agent, interval: Duration, send: &SyncSender<Report>) {
 )]
 fn moment(started: Instant, interval: Duration, describe_all: bool) -> Moment {
     Moment {
+        clock_offset: time::Duration::ZERO,
         sampled_at: Timestamp::now_utc(),
         monotonic: started.elapsed(),
         at_most: interval.max(LEAST_TIME),

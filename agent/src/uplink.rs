@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::identity::Identity;
 use crate::metrics;
+use crate::server_clock::{ServerClock, since_boot};
 use crate::spool::{PeekLimits, Spool, SpooledRecord, Standing};
 use crate::tls::{self, TlsError};
 use disposition::{Disposition, disposition};
@@ -87,6 +88,7 @@ pub struct Uplink {
     client: Mutex<Client>,
     status: Mutex<UplinkStatus>,
     trust: watch::Sender<Option<String>>,
+    clock: ServerClock,
 }
 
 /// One delivery: what its loop remembers between two requests.
@@ -152,6 +154,7 @@ impl Uplink {
             client: Mutex::new(client(identity)?),
             status: Mutex::default(),
             trust: watch::channel(None).0,
+            clock: ServerClock::default(),
         })
     }
 
@@ -187,9 +190,21 @@ impl Uplink {
         }
     }
 
+    /// What time it is by the servers' answers.
+    pub fn clock(&self) -> ServerClock {
+        self.clock.clone()
+    }
+
     /// The set of authorities that the server named last.
     pub fn offered_trust(&self) -> watch::Receiver<Option<String>> {
         self.trust.subscribe()
+    }
+
+    fn learn_time(&self, answer: &Answer, asked: Duration) {
+        let now = since_boot();
+        if let Ok(answer) = serde_json::from_slice::<ReportsAnswer>(&answer.body) {
+            self.clock.learn(answer.server_time, asked, now);
+        }
     }
 
     fn note_trust(&self, offered: Option<String>) {
@@ -210,7 +225,7 @@ impl Uplink {
 
 fn client(identity: &Identity) -> Result<Client, TlsError> {
     let roots = tls::certificates("CA bundle", &identity.ca_bundle_pem)?;
-    tls::http_client(tls::client_config(roots, Some(identity))?)
+    tls::http_client(tls::client_config(roots, Some(identity), Some(identity))?)
 }
 
 impl Delivery<'_> {
@@ -232,9 +247,11 @@ impl Delivery<'_> {
             let now = Instant::now();
             let index = self.endpoints.choose(now, self.uplink.pace.probe, tls::random_unit());
             let endpoint = &self.uplink.endpoints[index];
+            let asked = since_boot();
             let outcome = match self.request(endpoint, &records) {
                 Ok(request) => match exchange(request).await {
                     Ok(mut answer) => {
+                        self.uplink.learn_time(&answer, asked);
                         self.uplink.note_trust(answer.trust.take());
                         self.decide(&answer, &records)
                     }

@@ -19,6 +19,7 @@ pub mod bench_web;
 pub mod child;
 pub mod database;
 pub mod eventually;
+pub mod faketime;
 pub mod faults;
 pub mod fleet;
 pub mod haproxy;

@@ -22,9 +22,12 @@ pub struct Report {
     pub sequence: u64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Uuid,
-    /// Host's wall clock at the end of the interval.
+    /// The end of the interval: by the host's wall clock, or by the servers where they contradict it.
     #[serde(with = "time::serde::rfc3339")]
     pub sampled_at: Timestamp,
+    /// What of `sampled_at` is not the host's wall clock's, ms; absent: nothing, the clock was believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<i64>,
     /// Length of the interval on the monotonic clock, ms.
     pub interval_ms: u32,
     /// The host's attributes, when the server may not know them.

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::{CLOCK_JUMPS, INTERVAL_LENGTHENED, TICKS_SKIPPED};
 use crate::procfs::Root;
+use crate::server_clock::{ServerClock, since_boot};
 use crate::spool::{Appended, Limits, Spool, SpoolError};
 use crate::tls;
 use crate::uplink::{Uplink, UplinkConfig, UplinkError};
@@ -88,8 +89,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 
     let (stop_sampler, stopped) = sync_channel(1);
     let (ended, sampler_ended) = oneshot::channel();
-    let sampler =
-        Sampler { agent, spool: Arc::clone(&spool), pace, epoch: 0, started: Instant::now() };
+    let sampler = Sampler {
+        agent,
+        spool: Arc::clone(&spool),
+        pace,
+        epoch: 0,
+        started: Instant::now(),
+        server_clock: uplink.clock(),
+    };
     thread::Builder::new()
         .name("sampler".to_owned())
         .spawn(move || {
@@ -101,8 +108,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .map_err(|source| RunError::Start("the sampler", source))?;
     let stop = CancellationToken::new();
     let deliver = uplink.run(spool, stop.clone());
-    let keeper =
-        Keeper { dir: config.identity_dir(), endpoints: config.endpoints.clone(), identity };
+    let keeper = Keeper {
+        dir: config.identity_dir(),
+        endpoints: config.endpoints.clone(),
+        identity,
+        clock: uplink.clock(),
+    };
     let keep = keeper.run(
         &stop,
         |identity| {
@@ -199,12 +210,15 @@ struct Sampler {
     /// [`Spool::dictionary_epoch`] that the last report knew.
     epoch: u64,
     started: Instant,
+    server_clock: ServerClock,
 }
 
 /// Both clocks, read together.
 #[derive(Clone, Copy)]
 struct Clocks {
     wall: Timestamp,
+    /// What must be added to `wall`, because the servers contradict it.
+    offset: time::Duration,
     monotonic: Duration,
 }
 
@@ -222,6 +236,7 @@ impl Sampler {
             let now = self.clocks();
             let elapsed = now.monotonic.saturating_sub(last.monotonic);
             note_clock_jump(last, now);
+            note_disbelief(last, now);
             let at_most = if stopping { LAST_TICK } else { self.pace.interval().max(LEAST_TIME) };
             // The baseline described everything to nobody.
             let moment = moment(now, at_most, std::mem::take(&mut first) || self.missed());
@@ -245,7 +260,9 @@ impl Sampler {
         reason = "this loop owns the clock: everything below gets the moment passed in"
     )]
     fn clocks(&self) -> Clocks {
-        Clocks { wall: Timestamp::now_utc(), monotonic: self.started.elapsed() }
+        let wall = Timestamp::now_utc();
+        let offset = self.server_clock.offset(wall, since_boot());
+        Clocks { wall, offset, monotonic: self.started.elapsed() }
     }
 
     /// Whether the server may have missed definitions since the last report.
@@ -288,7 +305,13 @@ impl Sampler {
 }
 
 fn moment(clocks: Clocks, at_most: Duration, describe_all: bool) -> Moment {
-    Moment { sampled_at: clocks.wall, monotonic: clocks.monotonic, at_most, describe_all }
+    Moment {
+        sampled_at: clocks.wall + clocks.offset,
+        clock_offset: clocks.offset,
+        monotonic: clocks.monotonic,
+        at_most,
+        describe_all,
+    }
 }
 
 fn note_clock_jump(last: Clocks, now: Clocks) {
@@ -300,6 +323,17 @@ fn note_clock_jump(last: Clocks, now: Clocks) {
         let seconds = jump.as_secs();
         let forward = wall > elapsed;
         tracing::warn!(seconds, forward, "the wall clock jumped, or the host was suspended");
+    }
+}
+
+fn note_disbelief(last: Clocks, now: Clocks) {
+    match (last.offset.is_zero(), now.offset.is_zero()) {
+        (true, false) => tracing::warn!(
+            offset_s = now.offset.whole_seconds(),
+            "this host's clock is wrong: reports carry the servers' time; set the clock"
+        ),
+        (false, true) => tracing::info!("this host's clock is believed again"),
+        _ => {}
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) fn client(
     show: Option<&Identity>,
 ) -> Result<reqwest::Client, CertificateError> {
     let roots = tls::certificates("CA bundle", &trust.ca_bundle_pem)?;
-    Ok(tls::http_client(tls::client_config(roots, show)?)?)
+    Ok(tls::http_client(tls::client_config(roots, show, Some(trust))?)?)
 }
 
 /// The first certificate of a PEM chain.

@@ -299,6 +299,7 @@ impl Processes {
         }
         let path = self.root.proc.join("stat");
         let booted_at = parse_btime(self.reader.read(&path)?).map_err(|error| error.of(path))?;
+        let booted_at = booted_at + tick.clock_offset;
         let ticks_per_second = self.units.ticks_per_second;
         let since_boot = |ticks: u64| from_ticks(ticks, ticks_per_second);
         let started_at = |ticks: u64| booted_at + since_boot(ticks);

@@ -146,6 +146,7 @@ fn report(position: crate::spool::Position) -> Record {
         sequence: position.sequence,
         boot_id: Uuid::nil(),
         sampled_at: Timestamp::UNIX_EPOCH,
+        clock_offset_ms: None,
         interval_ms: 1000,
         facts: None,
         host: HostSample::default(),

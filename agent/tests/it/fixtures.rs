@@ -193,6 +193,7 @@ fn setup(directory: &Path) -> Setup {
 fn tick(monotonic: Duration) -> Tick {
     Tick {
         sampled_at: shared_model::Timestamp::UNIX_EPOCH,
+        clock_offset: time::Duration::ZERO,
         monotonic,
         describe_all: false,
         profile: Arc::new(Profile { keep_all: true, ..Profile::default() }),

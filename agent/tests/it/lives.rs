@@ -138,6 +138,7 @@ impl Sampler {
 #[expect(clippy::disallowed_methods, reason = "the test is the loop that owns the clock")]
 fn moment(started: Instant, describe_all: bool) -> Moment {
     Moment {
+        clock_offset: time::Duration::ZERO,
         sampled_at: Timestamp::now_utc(),
         monotonic: started.elapsed(),
         at_most: Duration::from_secs(30),

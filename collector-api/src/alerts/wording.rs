@@ -99,6 +99,10 @@ fn what(language: Language, item: &Notification) -> String {
             format!("its clock is {:.0} s ahead", number("ahead_s"))
         }
         ("host_clock_ahead", Language::Zh) => format!("时钟快 {:.0} 秒", number("ahead_s")),
+        ("host_clock_behind", Language::En) => {
+            format!("its clock is {:.0} s behind", -number("ahead_s"))
+        }
+        ("host_clock_behind", Language::Zh) => format!("时钟慢 {:.0} 秒", -number("ahead_s")),
         ("mass_silence", Language::En) => {
             format!("{} of {} hosts fell silent within a minute", number("silent"), number("hosts"))
         }

@@ -217,22 +217,27 @@ impl<'a> Dictionaries<'a> {
         let sampled: Vec<_> = newest().map(|report| report.map(|r| r.sampled_at)).collect();
         let intervals: Vec<_> =
             newest().map(|report| report.map(|r| r.interval_ms.cast_signed())).collect();
+        let offsets: Vec<_> =
+            newest().map(|report| report.and_then(|r| r.clock_offset_ms)).collect();
         let boots: Vec<_> = newest().map(|report| report.map(|r| r.boot_id)).collect();
         // Joined with hosts: a host deleted meanwhile must not make the group fail.
         sqlx::query!(
             "/* store::dictionaries::save_hosts */
             insert into heartbeats as known
-                (host_id, last_seen_at, contacted_at, last_sampled_at, interval_ms, boot_id, deadline_at)
-            select host_id, now(), now(), sampled_at, interval_ms, boot_id,
+                (host_id, last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, interval_ms, boot_id, deadline_at)
+            select host_id, now(), now(), sampled_at, clock_offset_ms, interval_ms, boot_id,
                 procfleet_deadline(now(), interval_ms)
-            from unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::uuid[])
-                as t (host_id, sampled_at, interval_ms, boot_id)
+            from unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::uuid[], $5::bigint[])
+                as t (host_id, sampled_at, interval_ms, boot_id, clock_offset_ms)
             where exists (select from hosts where hosts.host_id = t.host_id)
             order by host_id
             on conflict (host_id) do update set
                 last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
                 contacted_at = greatest(known.contacted_at, excluded.contacted_at),
                 goodbye = null, goodbye_at = null,
+                -- A backlog says what the clock was.
+                clock_offset_ms = case when excluded.last_sampled_at < known.last_sampled_at
+                    then known.clock_offset_ms else excluded.clock_offset_ms end,
                 last_sampled_at = greatest(known.last_sampled_at, excluded.last_sampled_at),
                 interval_ms = coalesce(excluded.interval_ms, known.interval_ms),
                 boot_id = coalesce(excluded.boot_id, known.boot_id),
@@ -241,7 +246,8 @@ impl<'a> Dictionaries<'a> {
             &hosts,
             &sampled as _,
             &intervals as _,
-            &boots as _
+            &boots as _,
+            &offsets as _
         )
         .execute(&mut *connection)
         .await

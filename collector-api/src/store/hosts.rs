@@ -40,9 +40,11 @@ pub struct HostSummary {
     /// When it last proved its identity, whatever it was told, server's clock; null: never.
     #[serde(with = "time::serde::rfc3339::option")]
     pub contacted_at: Option<OffsetDateTime>,
-    /// The host's clock in that report.
+    /// When the agent took that report.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_sampled_at: Option<OffsetDateTime>,
+    /// What its agent adds to the host's clock, which the servers contradict, ms; null: it believes it.
+    pub clock_offset_ms: Option<i64>,
     /// When the host counts as silent unless it reports before.
     #[serde(with = "time::serde::rfc3339::option")]
     pub deadline_at: Option<OffsetDateTime>,
@@ -199,7 +201,7 @@ impl Store {
             r#"/* list_hosts */
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
-                   enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, deadline_at, silent, liveness, goodbye,
+                   enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, deadline_at, silent, liveness, goodbye,
                    goodbye_at, interval_ms,
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts
@@ -223,7 +225,7 @@ impl Store {
             r#"/* find_host */
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
-                   enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, deadline_at, silent, liveness, goodbye,
+                   enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, deadline_at, silent, liveness, goodbye,
                    goodbye_at, interval_ms,
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts where host_id = $1"#,

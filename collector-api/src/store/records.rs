@@ -67,8 +67,10 @@ pub struct Rejection {
 /// A valid report, its series rows already encoded.
 #[derive(Debug)]
 pub struct PreparedReport {
-    /// End of the interval, host's clock.
+    /// End of the interval, as the agent says.
     pub sampled_at: Timestamp,
+    /// What of it is not the host's clock's.
+    pub clock_offset_ms: Option<i64>,
     /// Length of the interval.
     pub interval_ms: u32,
     /// The host's boot.
@@ -88,6 +90,7 @@ impl PreparedReport {
     pub fn new(report: Report) -> Self {
         Self {
             sampled_at: report.sampled_at,
+            clock_offset_ms: report.clock_offset_ms,
             interval_ms: report.interval_ms,
             boot_id: report.boot_id,
             rows: series::encode(&report),

@@ -203,9 +203,10 @@ async fn due_hosts(
             where b.last_seen_at is null and h.enrolled_at < now() - interval '10 minutes'
             union all
             select b.host_id, b.last_seen_at, b.interval_ms,
-                extract(epoch from b.last_sampled_at - b.last_seen_at)::float8,
-                'host_clock_ahead', 'warning', now()
-            from heartbeats b where b.last_sampled_at > b.last_seen_at + interval '30 s')
+                coalesce(b.clock_offset_ms / -1000.0, extract(epoch from b.last_sampled_at - b.last_seen_at))::float8,
+                case when b.clock_offset_ms > 0 then 'host_clock_behind' else 'host_clock_ahead' end, 'warning', now()
+            from heartbeats b
+            where b.last_sampled_at > b.last_seen_at + interval '30 s' or b.clock_offset_ms is not null)
         select c.host_id as "host_id!", c.rule as "rule!", c.severity as "severity!",
             c.began_at as "began_at!", c.last_seen_at, c.interval_ms, c.ahead_s
         from conditions c join hosts h using (host_id)
@@ -319,6 +320,8 @@ async fn recovered(transaction: &mut sqlx::PgTransaction<'_>) -> Result<usize, s
                 and b.last_seen_at > a.recovering_since
             when 'host_never_reported' then b.last_seen_at is not null
             when 'host_clock_ahead' then b.last_sampled_at < b.last_seen_at + interval '15 s'
+                and coalesce(b.clock_offset_ms, 0) >= 0
+            when 'host_clock_behind' then coalesce(b.clock_offset_ms, 0) <= 0
             else false end)
         limit $1",
         MAX_OPENED

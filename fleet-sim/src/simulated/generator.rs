@@ -70,6 +70,7 @@ impl Generator {
             sequence,
             boot_id,
             sampled_at: self.plan.sampled_at(sequence, &mut random),
+            clock_offset_ms: None,
             interval_ms: shape.interval_ms,
             facts: self.restarted(sequence).then(|| self.facts.clone()),
             host: host(&mut random),

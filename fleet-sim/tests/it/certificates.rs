@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent::certificate::Keeper;
 use agent::identity::{Identity, next};
+use agent::server_clock::ServerClock;
 use anyhow::{Context as _, Result, ensure};
 use fleet_sim::agent::{AgentOptions, AgentProcess};
 use fleet_sim::database::{Engine, TestDatabase};
@@ -22,7 +23,8 @@ const DONE: [&str; 1] = ["identity.json"];
 
 fn keeper(dir: &Path) -> Result<Keeper> {
     let identity = Identity::load(dir)?;
-    Ok(Keeper { dir: dir.into(), endpoints: Vec::new(), identity })
+    let clock = ServerClock::default();
+    Ok(Keeper { dir: dir.into(), endpoints: Vec::new(), identity, clock })
 }
 
 fn names(dir: &Path) -> Result<Vec<String>> {
@@ -42,7 +44,7 @@ fn make_due(dir: &Path) -> Result<()> {
     Ok(fs::write(&path, serde_json::to_vec(&identity)?)?)
 }
 
-async fn one(connection: &mut PgConnection, sql: &'static str) -> Result<i64> {
+pub(crate) async fn one(connection: &mut PgConnection, sql: &'static str) -> Result<i64> {
     sqlx::query_scalar(sql).fetch_one(connection).await.context(sql)
 }
 
@@ -113,7 +115,7 @@ async fn an_agent_killed_at_any_step_of_a_renewal_goes_on() -> Result<()> {
 }
 
 /// A deployment whose certificates live for `host_life_s`.
-async fn short_lived(
+pub(crate) async fn short_lived(
     name: &str,
     host_life_s: u32,
 ) -> Result<(TestDatabase, Deployment, Doors, PathBuf)> {

@@ -8,6 +8,7 @@
 mod balancers;
 mod browser;
 mod certificates;
+mod clock;
 mod delivery;
 mod exactly_once;
 mod faults;

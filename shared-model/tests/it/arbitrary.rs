@@ -28,6 +28,7 @@ pub(crate) fn full_report() -> Report {
         sequence: 42,
         boot_id,
         sampled_at: datetime!(2026-11-22 03:12:00.123456 UTC),
+        clock_offset_ms: None,
         interval_ms: 30_000,
         facts: Some(HostFacts {
             host_name: "db-01".into(),
@@ -340,6 +341,7 @@ prop_compose! {
             sequence,
             boot_id,
             sampled_at,
+            clock_offset_ms: None,
             interval_ms,
             host: HostSample { load_1m: load, ..HostSample::default() },
             block_devices: vec![BlockDeviceSample {

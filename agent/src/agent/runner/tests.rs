@@ -25,6 +25,7 @@ fn setup() -> Setup {
 
 fn tick() -> Tick {
     Tick {
+        clock_offset: time::Duration::ZERO,
         sampled_at: shared_model::Timestamp::UNIX_EPOCH,
         monotonic: Duration::ZERO,
         describe_all: false,

@@ -94,6 +94,7 @@ impl Sampler {
     fn tick(&mut self, describe_all: bool) -> Batch {
         self.seconds += 10;
         let tick = Tick {
+            clock_offset: time::Duration::ZERO,
             sampled_at: Timestamp::UNIX_EPOCH,
             monotonic: Duration::from_secs(self.seconds),
             describe_all,

@@ -59,6 +59,7 @@ pub(super) fn report(position: Position, id: u64, size: usize) -> Record {
         sequence: position.sequence,
         boot_id: Uuid::from_u128(u128::from(id)),
         sampled_at: time::OffsetDateTime::UNIX_EPOCH,
+        clock_offset_ms: None,
         interval_ms: 30_000,
         facts: Some(HostFacts { host_name: noise, ..HostFacts::default() }),
         host: HostSample::default(),

@@ -42,6 +42,7 @@ impl Host {
 
     fn moment(&self) -> Moment {
         Moment {
+            clock_offset: time::Duration::ZERO,
             sampled_at: Timestamp::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50),
             monotonic: self.started.elapsed() + Duration::from_secs(1),
             at_most: Duration::from_mins(1),
