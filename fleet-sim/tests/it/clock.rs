@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fleet_sim::agent::{AgentOptions, AgentProcess};
+use fleet_sim::database::{Engine, TestDatabase};
 use fleet_sim::eventually::eventually;
 use fleet_sim::faketime::FakeClock;
+use fleet_sim::server::{Deployment, Doors};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::certificates::{one, short_lived};
@@ -82,6 +84,36 @@ async fn a_clock_ten_years_off_stops_no_agent_that_is_enrolled() -> Result<()> {
     clock.set(0)?;
     progress(&mut database, &mut agent).await?;
     assert_eq!(one(&mut database, "select count(clock_offset_ms) from heartbeats").await?, 0);
+    agent.terminate().await
+}
+
+/// As on the day when a host was switched off for long: the server lived then, too.
+#[tokio::test]
+async fn a_host_that_was_off_for_a_hundred_days_is_back_by_itself() -> Result<()> {
+    let database = TestDatabase::create(Engine::TimescaleDb).await?;
+    let doors = Doors::free()?;
+    let endpoints = vec![doors.agent_endpoint()];
+    let mut deployment = Deployment::create("long-off", &database.url, endpoints).await?;
+    let mut connection = PgConnection::connect(&database.url).await?;
+    let token = deployment.create_token("long-off", &[]).await?;
+    let clock = FakeClock::create()?;
+    clock.set(-100 * 86_400)?;
+    deployment.environment = clock.environment()?;
+    let mut then = deployment.start("then", doors).await?;
+    let mut agent = AgentProcess::enroll(options("long-off", &clock)?, &token).await?;
+    let host_id = agent.host_id()?;
+    then.terminate().await?;
+    let ended = "select count(*) from host_certificates
+        where not_after between now() - interval '71 days' and now() - interval '69 days'";
+    assert_eq!(one(&mut connection, ended).await?, 1, "thirty days from a hundred days ago");
+
+    clock.set(0)?;
+    deployment.environment.clear();
+    let _server = deployment.start("now", doors).await?;
+    agent.run()?;
+    progress(&mut connection, &mut agent).await?;
+    assert_eq!(agent.host_id()?, host_id);
+    assert_eq!(one(&mut connection, "select count(*) from hosts").await?, 1);
     agent.terminate().await
 }
 
