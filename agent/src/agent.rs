@@ -8,6 +8,7 @@ mod ending;
 pub mod pace;
 pub mod run;
 pub mod runner;
+mod sampler;
 
 use std::io;
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use uuid::Uuid;
 
 use self::runner::Runner;
 use crate::bpf::{Bpf, OBJECTS};
+use crate::collectors::settings::Settings;
 use crate::collectors::{REGISTRY, Setup, Tick};
 use crate::config::{CollectTier, Config};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root, fields, parse_u64};
-use crate::profile::Profile;
 use crate::spool::SpoolStats;
 use crate::{facts, metrics};
 
@@ -43,7 +44,7 @@ pub enum AgentError {
 pub struct Agent {
     root: Root,
     runner: Runner,
-    profile: Arc<Profile>,
+    settings: Arc<Settings>,
     host_id: Uuid,
     boot_id: Uuid,
     facts: Option<HostFacts>,
@@ -79,15 +80,16 @@ impl Agent {
             root: root.clone(),
             boot_id,
             bpf: Arc::new(load_bpf(config.collect.tier)),
-            redaction_patterns: config.redaction.patterns.clone(),
             titles: config.titles.clone(),
-            filesystem: config.filesystem.clone(),
-            block_device: config.block_device.clone(),
-            network_interface: config.network_interface.clone(),
         };
         let runner = Runner::start(REGISTRY, &setup).map_err(AgentError::Threads)?;
-        let profile = Arc::new(config.profile.clone());
-        Ok(Self { root, runner, profile, host_id, boot_id, facts: None, before: None })
+        let settings = Arc::new(config.settings());
+        Ok(Self { root, runner, settings, host_id, boot_id, facts: None, before: None })
+    }
+
+    /// Works by `settings` from the next tick on.
+    pub fn use_settings(&mut self, settings: Settings) {
+        self.settings = Arc::new(settings);
     }
 
     /// Runs every collector so that the next report has deltas.
@@ -142,7 +144,7 @@ impl Agent {
             clock_offset: moment.clock_offset,
             monotonic: moment.monotonic,
             describe_all: moment.describe_all,
-            profile: Arc::clone(&self.profile),
+            settings: Arc::clone(&self.settings),
         }
     }
 

@@ -67,6 +67,15 @@ pub enum Command {
 pub enum ConfigCommand {
     /// Reads the configuration as `run` would and says what is wrong with it
     Check,
+    /// Prints every key, its value and where that comes from
+    Show {
+        /// With what the centre told this host and its limits do: what `run` works by
+        #[arg(long)]
+        effective: bool,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
 }
 
 /// Why an agent stops that `run` cannot know.

@@ -21,6 +21,7 @@ pub mod memory;
 pub mod network_interface;
 pub mod pressure;
 pub mod process;
+pub mod settings;
 
 use std::io;
 use std::path::Path;
@@ -35,9 +36,9 @@ use shared_model::{
 };
 use uuid::Uuid;
 
+use self::settings::Settings;
 use crate::bpf::{Bpf, BpfError};
 use crate::procfs::{ParseError, ProcfsError, Reader, Root};
-use crate::profile::{Pattern, Profile};
 
 /// A source of one part of the report.
 pub trait Collector: Send {
@@ -57,8 +58,8 @@ pub struct Tick {
     pub monotonic: Duration,
     /// Describe every live instance again: the server may have missed definitions.
     pub describe_all: bool,
-    /// What to keep in this tick.
-    pub profile: Arc<Profile>,
+    /// What to work by in this tick.
+    pub settings: Arc<Settings>,
 }
 
 /// The parts of a report that collectors fill. Each collector owns the fields its file names.
@@ -122,16 +123,8 @@ pub struct Setup {
     pub boot_id: Uuid,
     /// The BPF programs that run.
     pub bpf: Arc<Bpf>,
-    /// `[redaction] patterns`: what else to hide in command lines.
-    pub redaction_patterns: Vec<Pattern>,
     /// `[titles]`: which titles of processes are shortened, and how.
     pub titles: process::titles::Options,
-    /// `[filesystem]`.
-    pub filesystem: filesystem::Options,
-    /// `[block_device]`.
-    pub block_device: block_device::Options,
-    /// `[network_interface]`.
-    pub network_interface: network_interface::Options,
 }
 
 /// One line of the registry.

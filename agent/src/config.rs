@@ -1,30 +1,39 @@
 //! The agent's configuration: defaults, then a TOML file, then `PROCFLEET_AGENT_<KEY>` variables
-//! (`__` between table and key: `PROCFLEET_AGENT_SPOOL__MAX_BYTES`). Strict: an unknown key is an error
-//! that names it. `agent/agent.toml` documents every key and is parsed by a test.
+//! (`__` between table and key: `PROCFLEET_AGENT_SPOOL__MAX_BYTES`), then what the centre sets, within
+//! the host's own limits ([`layers`], [`limits`]). Strict: an unknown key is an error that names it.
+//! `agent/agent.toml` documents every key and is parsed by a test.
+
+pub mod layers;
+pub mod limits;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use config::{Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shared_model::limits::{MAX_INTERVAL_MS, MIN_INTERVAL_MS};
 
 use crate::collectors::process::titles;
-use crate::collectors::{block_device, filesystem, network_interface};
+use crate::collectors::settings::Settings;
+use crate::collectors::{REGISTRY, block_device, filesystem, network_interface};
 use crate::profile::{Pattern, Profile};
 
 /// Read if it exists and no other file was asked for.
 pub const DEFAULT_PATH: &str = "/etc/procfleet/agent.toml";
 /// What every variable begins with.
 const ENVIRONMENT_PREFIX: &str = "PROCFLEET_AGENT";
+/// Read if it exists and no other file was named.
+pub const DEFAULT_LIMITS_PATH: &str = "/etc/procfleet/limits.toml";
 /// Smallest `[spool] max_bytes`: below, the spool could not hold a day's gap of one small host.
 const MIN_SPOOL_BYTES: u64 = 1 << 20;
 
 /// Every key, with its default.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Holds `identity/`, `spool/` and `dead/`; 0700.
     pub state_dir: PathBuf,
+    /// What the centre cannot exceed. Must exist unless it is [`DEFAULT_LIMITS_PATH`].
+    pub limits_file: PathBuf,
     /// Time between two reports, ms.
     pub interval_ms: u32,
     /// Agent-door endpoints in order of preference; empty: those of the identity.
@@ -53,6 +62,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: PathBuf::from("/var/lib/procfleet-agent"),
+            limits_file: PathBuf::from(DEFAULT_LIMITS_PATH),
             interval_ms: 30_000,
             endpoints: Vec::new(),
             collect: CollectConfig::default(),
@@ -69,15 +79,17 @@ impl Default for Config {
 }
 
 /// `[collect]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectConfig {
     /// The best source that may be used.
     pub tier: CollectTier,
+    /// Names of collectors that do not work: their parts of the reports are missing.
+    pub disabled: Vec<String>,
 }
 
 /// What collectors may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CollectTier {
     /// BPF where the kernel has it, for each group of fields; procfs and netlink for the rest.
@@ -88,7 +100,7 @@ pub enum CollectTier {
 }
 
 /// `[spool]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpoolConfig {
     /// Most bytes on disk; the spool also stays within 5 % of the free space.
@@ -102,7 +114,7 @@ impl Default for SpoolConfig {
 }
 
 /// `[redaction]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedactionConfig {
     /// Hidden in command lines beside what always is.
@@ -110,7 +122,7 @@ pub struct RedactionConfig {
 }
 
 /// `[budget]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BudgetConfig {
     /// CPU the agent may use, in cores, averaged. Above it the interval grows, up to four times.
@@ -131,6 +143,18 @@ pub enum ConfigError {
     /// The file asked for is not there.
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
+    /// The file of limits cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is in force cannot be shown.
+    #[error("the configuration cannot be written as JSON")]
+    Show(#[source] serde_json::Error),
     /// Not TOML, an unknown key, or a value of another type.
     #[error("the configuration is not usable ({from})")]
     Unusable {
@@ -151,27 +175,15 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads `file`, which must exist, or else [`DEFAULT_PATH`], which need not; then the environment.
+    /// Reads `file`, which must exist, or else [`DEFAULT_PATH`], which need not; then the environment. What
+    /// the centre sets is not in it.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        if let Some(file) = file.filter(|file| !file.exists()) {
-            return Err(ConfigError::Missing(file.to_owned()));
-        }
-        let path = file.unwrap_or(Path::new(DEFAULT_PATH));
-        let text = File::from(path).format(FileFormat::Toml).required(file.is_some());
-        let environment = Environment::with_prefix(ENVIRONMENT_PREFIX)
-            .prefix_separator("_")
-            .separator("__")
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("endpoints");
-        let from = format!("{} and {ENVIRONMENT_PREFIX}_* variables", path.display());
-        Self::build(config::Config::builder().add_source(text).add_source(environment), from)
+        Ok(layers::Local::load(file)?.with(None)?.config)
     }
 
     /// Reads TOML and nothing else.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let source = File::from_str(text, FileFormat::Toml);
-        Self::build(config::Config::builder().add_source(source), "text".to_owned())
+        Ok(layers::Local::parse(text)?.with(None)?.config)
     }
 
     /// `<state_dir>/identity`.
@@ -189,16 +201,26 @@ impl Config {
         self.state_dir.join("dead")
     }
 
-    fn build(
-        builder: config::ConfigBuilder<config::builder::DefaultState>,
-        from: String,
-    ) -> Result<Self, ConfigError> {
-        let config: Self = builder
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|source| ConfigError::Unusable { from, source: Box::new(source) })?;
-        config.check()?;
-        Ok(config)
+    /// The part that may change while the agent runs, for collectors.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            profile: self.profile.clone(),
+            redaction_patterns: self.redaction.patterns.clone(),
+            disabled: self.collect.disabled.clone(),
+            filesystem: self.filesystem.clone(),
+            block_device: self.block_device.clone(),
+            network_interface: self.network_interface.clone(),
+        }
+    }
+
+    /// Between two reports.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.into())
+    }
+
+    /// `<state_dir>/configuration.json`: what the centre told, and what became of it.
+    pub fn centre_path(&self) -> PathBuf {
+        self.state_dir.join("configuration.json")
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -215,6 +237,11 @@ impl Config {
         if !(self.budget.cpu_cores > 0.0 && self.budget.cpu_cores.is_finite()) {
             return range("budget.cpu_cores", "must be more than 0".to_owned());
         }
+        if let Some(name) = self.collect.disabled.iter().find(|name| !is_collector(name)) {
+            let known: Vec<_> = REGISTRY.iter().map(|line| line.name).collect();
+            let known = known.join(", ");
+            return range("collect.disabled", format!("holds {name:?}; there are {known}"));
+        }
         if self.titles.rules.len() > titles::MAX_RULES {
             return range("titles.rules", format!("holds more than {} rules", titles::MAX_RULES));
         }
@@ -226,6 +253,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn is_collector(name: &str) -> bool {
+    REGISTRY.iter().any(|line| line.name == name)
 }
 
 #[cfg(test)]
@@ -267,6 +298,11 @@ mod tests {
         assert!(error("[budget]\ncpu_cores = 0").contains("budget.cpu_cores"));
         assert!(error("[spool]\nmax_bytes = 12").contains("spool.max_bytes"));
         assert!(error("state_dir = \"here\"").contains("state_dir"));
+        let unknown = error("[collect]\ndisabled = [\"process\", \"procces\"]");
+        assert!(
+            unknown.contains("collect.disabled holds \"procces\"; there are cpu, "),
+            "{unknown}"
+        );
         assert!(
             error("[redaction]\npatterns = [\"(\"]").contains("patterns"),
             "{}",

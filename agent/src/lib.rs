@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod bpf;
 pub mod causes;
+pub mod centre;
 pub mod certificate;
 pub mod cli;
 pub mod collectors;
@@ -14,11 +15,13 @@ pub mod durable;
 pub mod enroll;
 pub mod facts;
 pub mod identity;
+pub mod logs;
 pub mod metrics;
 pub mod once;
 pub mod procfs;
 pub mod profile;
 pub mod server_clock;
+pub mod show;
 pub mod sockets;
 pub mod spool;
 #[cfg(test)]

@@ -9,15 +9,17 @@ use std::process::ExitCode;
 
 use agent::agent::run::{RunError, run, say_goodbye};
 use agent::cli::{Cli, Command, ConfigCommand};
+use agent::config::layers::Local;
 use agent::config::{Config, ConfigError};
 use agent::enroll::{self, Enrolled};
 use agent::identity::{Identity, IdentityError};
+use agent::logs::log;
 use agent::once::{Format, once};
 use agent::procfs::Root;
+use agent::show::show;
 use agent::top::top;
 use clap::Parser;
 use shared_model::Timestamp;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -32,11 +34,12 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: &Cli) -> anyhow::Result<()> {
-    let config = Config::load(cli.config.as_deref())?;
+    let local = Local::load(cli.config.as_deref())?;
+    let config = local.with(None)?.config;
     match &cli.command {
         Command::Run => {
             log(io::stdout, io::stdout().is_terminal(), "info");
-            run(&config)?;
+            run(local)?;
         }
         Command::Enroll { token_file } => enroll_host(&config, token_file.as_deref())?,
         Command::Once { interval, format, json } => {
@@ -49,6 +52,9 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
             anyhow::ensure!(say_goodbye(&config, (*reason).into())?, "no server heard the goodbye");
         }
         Command::Config(ConfigCommand::Check) => say("the configuration is usable")?,
+        Command::Config(ConfigCommand::Show { effective, format }) => {
+            say(show(&local, *effective, *format)?.trim_end())?;
+        }
     }
     Ok(())
 }
@@ -75,25 +81,12 @@ fn say(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout(), "{line}")?)
 }
 
-/// Text for people, JSON for a journal. `RUST_LOG` goes before `level`.
-fn log<W>(writer: W, for_people: bool, level: &str)
-where
-    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
-{
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    if for_people {
-        builder.with_target(false).init();
-    } else {
-        builder.json().flatten_event(true).init();
-    }
-}
-
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() {
         return ExitCode::from(78);
     }
     match error.downcast_ref::<RunError>() {
+        Some(RunError::Config(_)) => ExitCode::from(78),
         Some(RunError::Identity(IdentityError::NotEnrolled(_))) => ExitCode::from(3),
         _ => ExitCode::FAILURE,
     }

@@ -2,11 +2,11 @@
 //!
 //! Passed with every tick, so that it can change between two ticks without a restart.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A process is recorded if it crosses any threshold, **or** is among the top of any resource,
 /// **or** matches a pattern. Everything else is summed into the residual row.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Profile {
     /// CPU, user and system, in cores: 1.0 is one core busy for the whole interval.
@@ -40,14 +40,27 @@ impl Default for Profile {
 }
 
 /// A regular expression of the configuration (linear time, no look-around), not anchored.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Pattern(pub regex_lite::Regex);
 
 impl Pattern {
     /// Whether it occurs in `text`.
     pub fn is_match(&self, text: &str) -> bool {
         self.0.is_match(text)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0.as_str().to_owned()
+    }
+}
+
+/// Two that are written the same.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
     }
 }
 

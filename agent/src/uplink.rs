@@ -10,9 +10,11 @@
 //! Deliberately absent: several requests in flight (order is what makes the cursor work), and sending
 //! fresh reports before the backlog (a second stream would do it).
 
+pub mod configuration;
 mod dead;
 mod disposition;
 mod goodbye;
+pub mod news;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -34,12 +36,11 @@ use crate::server_clock::{ServerClock, since_boot};
 use crate::spool::{PeekLimits, Spool, SpooledRecord, Standing};
 use crate::tls::{self, TlsError};
 use disposition::{Disposition, disposition};
+use news::{Contact, Delivered};
 use pace::{Endpoints, Pace};
 
 /// Largest answer read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
-/// Longest name of a set of authorities, bytes.
-const MAX_TRUST_ID_BYTES: usize = 64;
 /// Refusals of one record alone before it is given up: a damaged transfer is no reason.
 const REFUSALS_BEFORE_REJECT: u32 = 3;
 
@@ -88,6 +89,8 @@ pub struct Uplink {
     client: Mutex<Client>,
     status: Mutex<UplinkStatus>,
     trust: watch::Sender<Option<String>>,
+    contact: watch::Sender<Contact>,
+    delivered: watch::Sender<Delivered>,
     clock: ServerClock,
 }
 
@@ -113,6 +116,7 @@ struct Answer {
     status: u16,
     retry_after: Option<Duration>,
     trust: Option<String>,
+    configuration: Option<String>,
     body: Vec<u8>,
 }
 
@@ -154,6 +158,8 @@ impl Uplink {
             client: Mutex::new(client(identity)?),
             status: Mutex::default(),
             trust: watch::channel(None).0,
+            contact: watch::channel(Contact::default()).0,
+            delivered: watch::channel(Delivered::default()).0,
             clock: ServerClock::default(),
         })
     }
@@ -195,26 +201,11 @@ impl Uplink {
         self.clock.clone()
     }
 
-    /// The set of authorities that the server named last.
-    pub fn offered_trust(&self) -> watch::Receiver<Option<String>> {
-        self.trust.subscribe()
-    }
-
     fn learn_time(&self, answer: &Answer, asked: Duration) {
         let now = since_boot();
         if let Ok(answer) = serde_json::from_slice::<ReportsAnswer>(&answer.body) {
             self.clock.learn(answer.server_time, asked, now);
         }
-    }
-
-    fn note_trust(&self, offered: Option<String>) {
-        self.trust.send_if_modified(|known| {
-            let changed = offered.is_some() && *known != offered;
-            if changed {
-                *known = offered;
-            }
-            changed
-        });
     }
 
     /// How delivery is going, from any thread.
@@ -252,7 +243,7 @@ impl Delivery<'_> {
                 Ok(request) => match exchange(request).await {
                     Ok(mut answer) => {
                         self.uplink.learn_time(&answer, asked);
-                        self.uplink.note_trust(answer.trust.take());
+                        self.uplink.note_headers(&mut answer);
                         self.decide(&answer, &records)
                     }
                     Err(error) => {
@@ -361,7 +352,9 @@ impl Delivery<'_> {
             return self.begin_stream();
         }
         let first = !std::mem::replace(&mut self.synchronised, true);
-        let moved = self.spool.stats().acknowledged_sequence != before;
+        let after = self.spool.stats().acknowledged_sequence;
+        let moved = after != before;
+        self.uplink.note_delivered(stream_id, after);
         self.untried_stream &= !moved;
         if first || moved {
             self.most_records = (self.most_records * 2).min(MAX_RECORDS_PER_REQUEST);
@@ -410,6 +403,7 @@ impl Delivery<'_> {
             tracing::warn!(%error, path = %self.uplink.dead_dir.display(), "cannot keep it");
         }
         self.spool.reject(sequence);
+        self.uplink.note_rejected(stream_id, rejected);
     }
 
     /// As long as the server asked, unless the agent is stopping.
@@ -473,13 +467,8 @@ async fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
     Ok(Answer {
         status: response.status().as_u16(),
         retry_after: tls::retry_after(&response),
-        trust: trust(&response),
+        trust: news::trust(&response),
+        configuration: news::configuration(&response),
         body: tls::read_capped(&mut response, MAX_ANSWER_BYTES).await?,
     })
-}
-
-/// The set of authorities that the answer names.
-fn trust(response: &reqwest::Response) -> Option<String> {
-    let named = response.headers().get(shared_model::certificate::TRUST_HEADER)?;
-    named.to_str().ok().filter(|id| id.len() <= MAX_TRUST_ID_BYTES).map(str::to_owned)
 }

@@ -28,6 +28,8 @@ pub enum CollectorOutcome {
     Late,
     /// It failed; see `error`.
     Failed,
+    /// The configuration says that it does not work: its part of this report is missing.
+    Disabled,
 }
 
 /// One run of one collector.

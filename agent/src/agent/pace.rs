@@ -50,6 +50,14 @@ impl Pace {
         Self { configured, budget, place, factor: 1, average: None, ticks: 0 }
     }
 
+    /// Another interval or budget: what was averaged under the old ones says nothing about them.
+    pub fn configure(&mut self, configured: Duration, budget: &BudgetConfig) {
+        if (self.configured, &self.budget) != (configured, budget) {
+            (self.configured, self.budget) = (configured, budget.clone());
+            (self.factor, self.average, self.ticks) = (1, None, 0);
+        }
+    }
+
     /// The interval now.
     pub fn interval(&self) -> Duration {
         self.configured * self.factor

@@ -23,7 +23,7 @@ use shared_model::limits::MAX_TEXT_BYTES;
 use shared_model::{CollectorOutcome, CollectorRun, Tier};
 
 use crate::causes::chain;
-use crate::collectors::{Batch, Build, CollectError, Collector, Registration, Setup, Tick};
+use crate::collectors::{Batch, CollectError, Collector, Registration, Setup, Tick};
 use crate::metrics::{COLLECTOR_LATE_RESULTS, COLLECTOR_PANICS, COLLECTOR_SKIPPED};
 
 /// See the module. Dropped, it waits for every collector that does not hang.
@@ -50,11 +50,17 @@ enum State {
     Stale,
     /// Passed its deadline and has not come back.
     Hung,
+    /// Disabled: it holds nothing.
+    Resting,
 }
 
-struct Question {
-    tick: Tick,
-    rebuild: bool,
+enum Question {
+    Collect {
+        tick: Tick,
+        rebuild: bool,
+    },
+    /// Let go of everything. Has no answer.
+    Rest,
 }
 
 struct Answer {
@@ -80,10 +86,15 @@ impl Runner {
     /// registry. Returns after the longest deadline, or `at_most`, at the latest.
     pub fn run(&mut self, tick: &Tick, at_most: Duration) -> (Batch, Vec<CollectorRun>) {
         let started = Instant::now();
-        let asked: Vec<bool> = self.workers.iter_mut().map(|worker| worker.ask(tick)).collect();
+        let is_on = |worker: &Worker| {
+            !tick.settings.disabled.iter().any(|name| name == worker.registration.name)
+        };
+        let asked = self.workers.iter_mut().map(|worker| is_on(worker).then(|| worker.ask(tick)));
+        let asked: Vec<Option<bool>> = asked.collect();
         let mut batch = Batch::default();
         let runs = self.workers.iter_mut().zip(asked).map(|(worker, asked)| {
             let deadline = worker.registration.deadline.min(at_most);
+            let Some(asked) = asked else { return worker.rest() };
             let answer =
                 if asked { worker.wait(deadline.saturating_sub(started.elapsed())) } else { None };
             worker.account(answer, deadline, &mut batch)
@@ -101,7 +112,15 @@ impl Worker {
         let serve = move || {
             let mut collector = None;
             while let Ok(question) = asked.recv() {
-                if reply.send(answer_one(&mut collector, build, &setup, &question)).is_err() {
+                let Question::Collect { tick, rebuild } = question else {
+                    let_go(&mut collector);
+                    continue;
+                };
+                if rebuild {
+                    let_go(&mut collector);
+                }
+                let build = || build(&setup);
+                if reply.send(answer_one(&mut collector, build, &tick)).is_err() {
                     break;
                 }
             }
@@ -115,16 +134,44 @@ impl Worker {
 
     /// Asks it, unless it hangs. Whether an answer is to be expected.
     fn ask(&mut self, tick: &Tick) -> bool {
+        if !self.is_back() {
+            COLLECTOR_SKIPPED.add(1);
+            return false;
+        }
+        let rebuild = self.state == State::Stale;
+        self.send(Question::Collect { tick: tick.clone(), rebuild })
+    }
+
+    /// Whether it does not hang, or no longer: what it brings then is thrown away.
+    fn is_back(&mut self) -> bool {
         if self.state == State::Hung {
             if self.answer.try_recv().is_err() {
-                COLLECTOR_SKIPPED.add(1);
                 return false;
             }
             COLLECTOR_LATE_RESULTS.add(1);
             self.state = State::Stale;
         }
-        let question = Question { tick: tick.clone(), rebuild: self.state == State::Stale };
+        true
+    }
+
+    fn send(&self, question: Question) -> bool {
         self.ask.as_ref().is_some_and(|ask| ask.try_send(question).is_ok())
+    }
+
+    /// The run of one that is disabled: from its first on it holds nothing.
+    fn rest(&mut self) -> CollectorRun {
+        if self.is_back() && self.state != State::Resting && self.send(Question::Rest) {
+            self.state = State::Resting;
+        }
+        let run = CollectorRun {
+            collector: self.registration.name.to_owned(),
+            outcome: CollectorOutcome::Disabled,
+            tier: self.registration.tier,
+            duration_us: 0,
+            error: None,
+        };
+        self.log(&run);
+        run
     }
 
     /// Its answer, if it comes in time.
@@ -185,6 +232,7 @@ impl Worker {
                 CollectorOutcome::Late => {
                     tracing::warn!(collector, deadline_us = run.duration_us, "collector is late");
                 }
+                CollectorOutcome::Disabled => tracing::info!(collector, "collector is disabled"),
                 CollectorOutcome::Failed => {
                     tracing::warn!(collector, error = run.error, "collector failed");
                 }
@@ -219,18 +267,14 @@ impl Drop for Worker {
 /// One run on the collector's thread: builds it first if need be.
 fn answer_one(
     collector: &mut Option<Box<dyn Collector>>,
-    build: Build,
-    setup: &Setup,
-    question: &Question,
+    build: impl FnOnce() -> Box<dyn Collector>,
+    tick: &Tick,
 ) -> Answer {
     let started = Instant::now();
     let mut batch = Batch::default();
     // What a panic may leave half done is thrown away with the collector and its batch.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        if question.rebuild {
-            *collector = None;
-        }
-        collector.get_or_insert_with(|| build(setup)).collect(&question.tick, &mut batch)
+        collector.get_or_insert_with(build).collect(tick, &mut batch)
     }));
     let result = match result {
         Ok(Ok(())) => Ok(()),
@@ -243,10 +287,15 @@ fn answer_one(
     };
     if result.is_err() {
         // A baseline is due: what comes next must not span the hole.
-        drop(catch_unwind(AssertUnwindSafe(|| *collector = None)));
+        let_go(collector);
         batch = Batch { tier: batch.tier, ..Batch::default() };
     }
     Answer { batch, result, duration: started.elapsed() }
+}
+
+/// Also of one that panicked, and may do so again at its end.
+fn let_go(collector: &mut Option<Box<dyn Collector>>) {
+    drop(catch_unwind(AssertUnwindSafe(|| *collector = None)));
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shared_model::BlockDeviceSample;
 use shared_model::limits::MAX_DEVICES;
 
@@ -22,7 +22,7 @@ use crate::procfs::{ParseError, Reader, Root};
 use crate::profile::Pattern;
 
 /// `[block_device]` of the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Devices whose name matches one of these are not reported.
@@ -38,18 +38,12 @@ impl Default for Options {
 
 /// See [`super::Registration::build`].
 pub fn build(setup: &Setup) -> Box<dyn Collector> {
-    Box::new(BlockDevice {
-        root: setup.root.clone(),
-        reader: Reader::default(),
-        options: setup.block_device.clone(),
-        before: None,
-    })
+    Box::new(BlockDevice { root: setup.root.clone(), reader: Reader::default(), before: None })
 }
 
 struct BlockDevice {
     root: Root,
     reader: Reader,
-    options: Options,
     before: Option<(Duration, HashMap<String, Counters>)>,
 }
 
@@ -106,7 +100,7 @@ impl Collector for BlockDevice {
             parse(read_if_supported(&mut self.reader, &path)?).map_err(|error| error.of(&path))?;
         let mut now: HashMap<String, Counters> = HashMap::new();
         for (device, counters) in devices {
-            if self.options.exclude.iter().any(|pattern| pattern.is_match(&device))
+            if tick.settings.block_device.exclude.iter().any(|pattern| pattern.is_match(&device))
                 || !self.is_whole(&device)
             {
                 continue;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rustix::fs::{StatVfs, statvfs};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shared_model::FilesystemSample;
 use shared_model::limits::{MAX_COUNTER, MAX_DEVICES, MAX_TEXT_BYTES};
 
@@ -26,7 +26,7 @@ use crate::procfs::{Reader, Root};
 use crate::profile::Pattern;
 
 /// `[filesystem]` of the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Types that are not reported. Replaces the default: those without storage of their own.
@@ -85,7 +85,6 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
     Box::new(Filesystem {
         root: setup.root.clone(),
         reader: Reader::default(),
-        options: setup.filesystem.clone(),
         prober: Prober::new(|path| Ok(statvfs(path)?)),
     })
 }
@@ -93,15 +92,14 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
 struct Filesystem {
     root: Root,
     reader: Reader,
-    options: Options,
     prober: Prober<StatVfs>,
 }
 
 impl Collector for Filesystem {
-    fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
+    fn collect(&mut self, tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("self/mountinfo");
         let mounts = mountinfo::parse(self.reader.read(&path)?).map_err(|error| error.of(&path))?;
-        let mut mounts = select(mounts, &self.options);
+        let mut mounts = select(mounts, &tick.settings.filesystem);
         DEVICES_SHED.add(mounts.len().saturating_sub(MAX_DEVICES) as u64);
         mounts.truncate(MAX_DEVICES);
         self.prober.forget_all_but(&mounts);

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shared_model::NetworkInterfaceSample;
 use shared_model::limits::{MAX_COUNTER, MAX_DEVICES};
 
@@ -18,7 +18,7 @@ use crate::procfs::{ParseError, Reader, Root};
 use crate::profile::Pattern;
 
 /// `[network_interface]` of the configuration.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Interfaces whose name matches one of these are not reported.
@@ -30,7 +30,6 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
     Box::new(NetworkInterface {
         root: setup.root.clone(),
         reader: Reader::default(),
-        options: setup.network_interface.clone(),
         before: HashMap::new(),
     })
 }
@@ -38,7 +37,6 @@ pub fn build(setup: &Setup) -> Box<dyn Collector> {
 struct NetworkInterface {
     root: Root,
     reader: Reader,
-    options: Options,
     before: HashMap<String, Counters>,
 }
 
@@ -78,13 +76,19 @@ pub fn parse_speed(bytes: &[u8]) -> Option<u64> {
 }
 
 impl Collector for NetworkInterface {
-    fn collect(&mut self, _tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
+    fn collect(&mut self, tick: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
         let path = self.root.proc.join("net/dev");
         let interfaces =
             parse(read_if_supported(&mut self.reader, &path)?).map_err(|error| error.of(&path))?;
         let mut now = HashMap::new();
         for (interface, counters) in interfaces {
-            if self.options.exclude.iter().any(|pattern| pattern.is_match(&interface)) {
+            if tick
+                .settings
+                .network_interface
+                .exclude
+                .iter()
+                .any(|pattern| pattern.is_match(&interface))
+            {
                 continue;
             }
             if now.len() == MAX_DEVICES {

@@ -153,7 +153,7 @@ impl Collector for Processes {
             Dictionary::listen(&mut self.table, &network.listening);
         }
         self.name_source(&files, batch);
-        let kept = self.select(&tick.profile);
+        let kept = self.select(&tick.settings.profile);
         self.complete(&mut files, &kept, tick.monotonic);
         self.files = Some(files);
         let owners = network::owners(&network);

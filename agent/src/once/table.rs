@@ -204,6 +204,7 @@ fn troubles(out: &mut String, report: &Report) {
     for run in &report.agent.collectors {
         let detail = match run.outcome {
             CollectorOutcome::Ok | CollectorOutcome::NoData => continue,
+            CollectorOutcome::Disabled => "disabled",
             CollectorOutcome::Late => "did not answer in time",
             CollectorOutcome::Failed => run.error.as_deref().unwrap_or("failed"),
         };

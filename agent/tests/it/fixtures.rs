@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::bpf::{Bpf, OBJECTS};
-use agent::collectors::{
-    Batch, CollectError, REGISTRY, Setup, Tick, block_device, filesystem, network_interface,
-};
+use agent::collectors::settings::Settings;
+use agent::collectors::{Batch, CollectError, REGISTRY, Setup, Tick};
 use agent::procfs::Root;
 use agent::profile::Profile;
 use serde_json::{Map, Value, json};
@@ -182,11 +181,7 @@ fn setup(directory: &Path) -> Setup {
         root: Root::at(directory),
         boot_id: uuid::Uuid::nil(),
         bpf: std::sync::Arc::new(Bpf::none(OBJECTS, "a fixture")),
-        redaction_patterns: Vec::new(),
         titles: agent::collectors::process::titles::Options::default(),
-        filesystem: filesystem::Options::default(),
-        block_device: block_device::Options::default(),
-        network_interface: network_interface::Options::default(),
     }
 }
 
@@ -196,6 +191,9 @@ fn tick(monotonic: Duration) -> Tick {
         clock_offset: time::Duration::ZERO,
         monotonic,
         describe_all: false,
-        profile: Arc::new(Profile { keep_all: true, ..Profile::default() }),
+        settings: Arc::new(Settings {
+            profile: Profile { keep_all: true, ..Profile::default() },
+            ..Settings::default()
+        }),
     }
 }

@@ -20,6 +20,7 @@ const AGENT: Layers = &[
         &[
             "bpf",
             "causes",
+            "centre",
             "certificate",
             "collectors",
             "config",
@@ -34,6 +35,8 @@ const AGENT: Layers = &[
             "uplink",
         ],
     ),
+    ("show", &["centre", "config", "once"]),
+    ("centre", &["causes", "config", "durable", "tls", "uplink"]),
     ("config", &["collectors", "profile"]),
     ("collectors", &["bpf", "causes", "metrics", "procfs", "profile", "sockets"]),
     ("sockets", &["bpf", "metrics", "procfs"]),

@@ -2,8 +2,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::*;
+use crate::collectors::settings::Settings;
 use crate::procfs::Root;
-use crate::profile::Profile;
 
 /// Longer than anything in these tests takes: only a test that fails waits for it.
 const LONG: Duration = Duration::from_mins(1);
@@ -15,11 +15,7 @@ fn setup() -> Setup {
         root: Root::system(),
         boot_id: uuid::Uuid::nil(),
         bpf: Arc::new(crate::bpf::Bpf::none(crate::bpf::OBJECTS, "a test")),
-        redaction_patterns: Vec::new(),
         titles: crate::collectors::process::titles::Options::default(),
-        filesystem: crate::collectors::filesystem::Options::default(),
-        block_device: crate::collectors::block_device::Options::default(),
-        network_interface: crate::collectors::network_interface::Options::default(),
     }
 }
 
@@ -29,11 +25,11 @@ fn tick() -> Tick {
         sampled_at: shared_model::Timestamp::UNIX_EPOCH,
         monotonic: Duration::ZERO,
         describe_all: false,
-        profile: Arc::new(Profile::default()),
+        settings: Arc::new(Settings::default()),
     }
 }
 
-fn line(name: &'static str, deadline: Duration, build: Build) -> Registration {
+fn line(name: &'static str, deadline: Duration, build: crate::collectors::Build) -> Registration {
     Registration { name, tier: Tier::B, deadline, build }
 }
 
@@ -166,4 +162,44 @@ fn no_data_is_no_failure_and_a_failure_starts_anew() {
     assert_eq!(batch.host.cpu_count, None, "no half of a part");
     let (batch, _) = runner.run(&tick(), LONG);
     assert_eq!(batch.host.cpu_count, Some(1), "a new baseline");
+}
+
+/// Counts its ends.
+struct Ends;
+static ENDED: AtomicU32 = AtomicU32::new(0);
+impl Drop for Ends {
+    fn drop(&mut self) {
+        ENDED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+impl Collector for Ends {
+    fn collect(&mut self, _: &Tick, batch: &mut Batch) -> Result<(), CollectError> {
+        batch.host.cpu_count = Some(1);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_disabled_collector_says_so_holds_nothing_and_begins_anew() {
+    let registry =
+        [line("ends", LONG, |_| Box::new(Ends)), line("counts", LONG, |_| Box::new(Counts(0)))];
+    let mut runner = Runner::start(&registry, &setup()).unwrap();
+    let disabled = vec!["ends".to_owned(), "counts".to_owned()];
+    let off = Settings { disabled, ..Settings::default() };
+    let off = Tick { settings: Arc::new(off), ..tick() };
+    assert_eq!(runner.run(&tick(), LONG).0.host.uptime_s, Some(1));
+    for _ in 0..3 {
+        let (batch, runs) = runner.run(&off, LONG);
+        assert_eq!(outcomes(&runs), [CollectorOutcome::Disabled; 2]);
+        assert_eq!((batch.host.cpu_count, batch.host.uptime_s), (None, None));
+    }
+    let (batch, _) = loop {
+        let (batch, runs) = runner.run(&tick(), LONG);
+        if outcomes(&runs) == [CollectorOutcome::Ok; 2] {
+            break (batch, runs);
+        }
+        thread::yield_now();
+    };
+    assert_eq!((batch.host.cpu_count, batch.host.uptime_s), (Some(1), Some(1)), "a new baseline");
+    assert_eq!(ENDED.load(Ordering::SeqCst), 1, "once, when it was disabled");
 }

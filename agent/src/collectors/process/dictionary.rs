@@ -22,6 +22,7 @@ use super::details::{DetailReader, Details, Question, Seen};
 use super::live::Live;
 use super::owners::Owners;
 use super::redaction::Redactor;
+use super::titles;
 use crate::collectors::{Batch, Setup};
 use crate::procfs::Reader;
 use crate::procfs::cgroup::systemd_unit;
@@ -99,19 +100,21 @@ pub(super) type Table = HashMap<u32, Live>;
 #[derive(Debug)]
 pub(super) struct Dictionary {
     details: DetailReader,
+    titles: titles::Options,
     redactor: Redactor,
     owners: Owners,
     /// Live instances that each process was described with.
     described: HashMap<ProcessId, u32>,
     /// The patterns that the entries' `matches` are of.
-    patterns: Vec<String>,
+    patterns: Vec<Pattern>,
 }
 
 impl Dictionary {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
             details: DetailReader::new(&setup.root.proc),
-            redactor: Redactor::new(setup.redaction_patterns.clone(), setup.titles.clone()),
+            titles: setup.titles.clone(),
+            redactor: Redactor::new(Vec::new(), setup.titles.clone()),
             owners: Owners::new(&setup.root.etc),
             described: HashMap::new(),
             patterns: Vec::new(),
@@ -177,6 +180,24 @@ impl Dictionary {
         self.described.contains_key(&process)
     }
 
+    /// Hides what `patterns` match from here on. If they are others than before, nothing is left of what the
+    /// instances were found to run: their arguments are read again, and everything is described anew.
+    pub(super) fn hide<'a>(
+        &mut self,
+        patterns: &[Pattern],
+        entries: impl Iterator<Item = &'a mut Entry>,
+    ) {
+        if self.redactor.patterns() == patterns {
+            return;
+        }
+        self.redactor = Redactor::new(patterns.to_vec(), self.titles.clone());
+        self.described.clear();
+        for entry in entries {
+            entry.outdate();
+            entry.process_id = None;
+        }
+    }
+
     /// Forgets an instance that ended.
     pub(super) fn forget(&mut self, entry: &Entry) {
         release(&mut self.described, entry.process_id);
@@ -232,10 +253,8 @@ impl Dictionary {
 
     /// Forgets which instances match where the patterns are no longer the same.
     pub(super) fn set_patterns(&mut self, table: &mut Table, patterns: &[Pattern]) {
-        let is_same = self.patterns.len() == patterns.len()
-            && self.patterns.iter().zip(patterns).all(|(one, other)| one == other.0.as_str());
-        if !is_same {
-            self.patterns = patterns.iter().map(|pattern| pattern.0.as_str().to_owned()).collect();
+        if self.patterns != patterns {
+            self.patterns = patterns.to_vec();
             for live in table.values_mut() {
                 live.entry.matches = None;
             }

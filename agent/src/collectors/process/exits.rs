@@ -34,7 +34,7 @@ use self::listener::Listener;
 use self::log::{Ended, Interval, Totals};
 use self::watch::Watch;
 use super::cgroups::Cgroups;
-use super::dictionary::{Dictionary, Table};
+use super::dictionary::{Dictionary, Entry, Table};
 use super::ended::Cpu;
 use super::live::{Live, Units};
 use super::selection;
@@ -230,6 +230,11 @@ impl Exits {
         }
         self.interval = interval;
         Told { cpu: sum, disk }
+    }
+
+    /// What was found to run of instances that vanished and whose exit was not told yet.
+    pub(super) fn waiting_entries(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.waiting.values_mut().map(|(live, ..)| &mut live.entry)
     }
 
     /// The instance that an exit is of whose start was calculated, if one was seen.

@@ -21,7 +21,7 @@ pub(super) fn read(
         .zip(pids)
         .map(|(row, &pid)| Process { pid, instance_id: row.instance_id })
         .collect();
-    let rate = tick.profile.network_bytes_per_second;
+    let rate = tick.settings.profile.network_bytes_per_second;
     let options = Options {
         now: tick.monotonic,
         large_bytes: selection::over_interval(rate, interval),

@@ -41,6 +41,11 @@ impl Redactor {
         Self { patterns, titles }
     }
 
+    /// The configured patterns.
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
     /// The arguments joined by single spaces, without their secrets.
     pub fn redact<'a>(&self, arguments: impl Iterator<Item = &'a str>) -> String {
         let mut line = String::new();

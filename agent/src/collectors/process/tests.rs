@@ -9,7 +9,7 @@ use shared_model::{InstanceId, ProcessDefinition, ProcessId, Timestamp};
 
 use super::walk::in_ticks;
 use super::*;
-use crate::collectors::{block_device, filesystem, network_interface};
+use crate::collectors::settings::Settings;
 use crate::profile::Pattern;
 
 /// A tree of `/proc` that is removed at the end.
@@ -71,11 +71,7 @@ fn setup(root: &Path) -> Setup {
         root: Root::at(root),
         boot_id: Uuid::from_u128(7),
         bpf: Arc::new(crate::bpf::Bpf::none(crate::bpf::OBJECTS, "a test")),
-        redaction_patterns: Vec::new(),
         titles: crate::collectors::process::titles::Options::default(),
-        filesystem: filesystem::Options::default(),
-        block_device: block_device::Options::default(),
-        network_interface: network_interface::Options::default(),
     }
 }
 
@@ -98,7 +94,7 @@ impl Sampler {
             sampled_at: Timestamp::UNIX_EPOCH,
             monotonic: Duration::from_secs(self.seconds),
             describe_all,
-            profile: Arc::new(self.profile.clone()),
+            settings: Arc::new(Settings { profile: self.profile.clone(), ..Settings::default() }),
         };
         let mut batch = Batch::default();
         self.collector.collect(&tick, &mut batch).unwrap();

@@ -9,7 +9,7 @@
 use std::sync::LazyLock;
 
 use regex_lite::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::profile::Pattern;
 
@@ -42,7 +42,7 @@ static BUILTIN: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 });
 
 /// `[titles]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Shorten the titles of `PostgreSQL`, nginx and sshd.
@@ -58,7 +58,7 @@ impl Default for Options {
 }
 
 /// One rule.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Matched against the redacted command line.

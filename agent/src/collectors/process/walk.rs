@@ -33,6 +33,9 @@ impl Processes {
         };
         let kept = self.table.values().filter_map(|live| live.files.as_ref());
         files.begin(kept.map(Kept::count).sum());
+        let ended = self.exits.waiting_entries();
+        let entries = self.table.values_mut().map(|live| &mut live.entry).chain(ended);
+        self.dictionary.hide(&tick.settings.redaction_patterns, entries);
         self.dictionary.begin(&mut self.table, tick.describe_all, tick.monotonic);
         self.ended.begin();
         self.rows.clear();

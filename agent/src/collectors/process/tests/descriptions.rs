@@ -78,3 +78,44 @@ fn ports_are_described_when_they_change() {
     listening.clear();
     assert_eq!(tick(&listening), [(10, Some(vec![]))], "it stopped listening");
 }
+
+#[test]
+fn another_pattern_hides_from_its_first_tick_on() {
+    let tree = Tree::new("patterns");
+    tree.process(10, ("a", 1), 500, 0);
+    tree.process(11, ("b", 1), 600, 0);
+    tree.write("proc/10/cmdline", "/bin/a\0--pin\x004711\0");
+    tree.write("proc/11/cmdline", "/bin/b\0");
+    let mut sampler = tree.collector();
+    let mut seconds = 0;
+    let mut tick = |patterns: &[&str]| {
+        seconds += 10;
+        let patterns = patterns.iter().map(|&text| Pattern::try_from(text.to_owned()).unwrap());
+        let settings = Settings {
+            profile: keep_all(),
+            redaction_patterns: patterns.collect(),
+            ..Settings::default()
+        };
+        let tick = Tick {
+            sampled_at: Timestamp::UNIX_EPOCH,
+            monotonic: Duration::from_secs(seconds),
+            clock_offset: time::Duration::ZERO,
+            describe_all: false,
+            settings: Arc::new(settings),
+        };
+        let mut batch = Batch::default();
+        sampler.collector.collect(&tick, &mut batch).unwrap();
+        let mut lines: Vec<_> =
+            batch.process_definitions.iter().map(|it| it.command_line.clone()).collect();
+        lines.sort();
+        (lines, batch.instance_definitions.len())
+    };
+    assert_eq!(tick(&[]), (vec!["/bin/a --pin 4711".to_owned(), "/bin/b".to_owned()], 2));
+    assert_eq!(tick(&[]), (Vec::new(), 0));
+    assert_eq!(
+        tick(&["--pin (.*)"]),
+        (vec!["/bin/a --pin ***".to_owned(), "/bin/b".to_owned()], 2)
+    );
+    assert_eq!(tick(&["--pin (.*)"]), (Vec::new(), 0));
+    assert_eq!(tick(&[]).0, ["/bin/a --pin 4711", "/bin/b"]);
+}
