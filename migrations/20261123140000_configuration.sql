@@ -12,10 +12,11 @@ create table profiles (
     updated_at    timestamptz not null default now()
 );
 
--- What one host alone is to use: prevails over every profile.
+-- What one host alone is to use: prevails over every profile. A row stays when nothing is set any more, so that
+-- no version comes twice.
 create table host_overrides (
     host_id       uuid primary key references hosts on delete cascade,
-    configuration jsonb not null,
+    configuration jsonb,                            -- null: nothing any more
     version       integer not null default 1,
     updated_at    timestamptz not null default now()
 );

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -13,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::etag::{IfMatch, etag, stale};
 use super::host_identity::no_such_host;
 use super::hosts::{HostProblems, resolve_host};
 use super::params::{self, Page};
@@ -34,7 +36,8 @@ pub fn routes() -> OpenApiRouter<ApiState> {
 
 crate::problems! {
     SetProblems = Malformed, Truncated, InvalidUtf8, BadParameter, NotFound, AmbiguousHost,
-        BodyTooLarge, UnsupportedMediaType, InvalidField;
+        PreconditionFailed, BodyTooLarge, UnsupportedMediaType, InvalidField;
+    ClearProblems = BadParameter, NotFound, AmbiguousHost, PreconditionFailed;
     ListProblems = BadParameter;
 }
 
@@ -54,7 +57,7 @@ struct HostConfiguration {
     /// What is set for this host alone; null: nothing.
     #[schema(schema_with = crate::openapi::configuration_or_null)]
     own: Option<Value>,
-    /// Version of `own`; 0: nothing is set.
+    /// Version of `own`, and the `ETag`; 0: nothing was ever set.
     version: i32,
     /// Whether the agent works by it; null: the agent has not said anything yet.
     in_force: Option<bool>,
@@ -66,12 +69,13 @@ struct HostConfiguration {
 /// What is in force for a host, which layer set each key, and what its agent made of it.
 #[utoipa::path(get, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["viewer"])),
     params(("host" = String, Path, description = "Id or name of the host")),
-    responses((status = 200, description = "What is in force", body = HostConfiguration), HostProblems, OperatorProblems))]
+    responses((status = 200, description = "What is in force", body = HostConfiguration,
+        headers(("ETag" = String, description = "Names this state of what is set for the host alone"))), HostProblems, OperatorProblems))]
 async fn get_configuration(
     State(state): State<ApiState>,
     _: Viewer,
     Path(host): Path<String>,
-) -> ApiResult<Answer<HostConfiguration>> {
+) -> ApiResult<impl IntoResponse> {
     let host_id = resolve_host(&state.readers, &host).await?;
     let profiles = stored_profiles(state.readers.profiles().await?).map_err(unreadable)?;
     let host = state.readers.host_layers(host_id).await?.ok_or_else(|| no_such_host(host_id))?;
@@ -81,16 +85,18 @@ async fn get_configuration(
     let in_force = status.as_ref().map(|status| status.applied.as_ref() == Some(&hash));
     let configuration = serde_json::to_value(&compiled.values)
         .map_err(|error| unreadable(crate::configuration::ConfigurationError::Join(error)))?;
-    Ok(Answer(HostConfiguration {
+    let version = host.version.unwrap_or(0);
+    let answer = HostConfiguration {
         host_id,
         hash,
         configuration,
         origins: compiled.origins,
         own: host.configuration,
-        version: host.version.unwrap_or(0),
+        version,
         in_force,
         status,
-    }))
+    };
+    Ok((etag(version), Answer(answer)))
 }
 
 /// What is set for one host alone.
@@ -102,43 +108,51 @@ struct OwnConfiguration {
     configuration: Value,
 }
 
-/// Sets what one host alone is to use.
+/// Sets what one host alone is to use; with `If-Match`, only if nobody changed it since it was read.
 #[utoipa::path(put, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["admin"])),
-    params(("host" = String, Path, description = "Id or name of the host")),
+    params(("host" = String, Path, description = "Id or name of the host"),
+        ("If-Match" = Option<String>, Header, description = "`ETag` of it as it was read, or `*`")),
     request_body = OwnConfiguration,
     responses((status = 204, description = "It is set"), SetProblems, OperatorProblems))]
 async fn set_configuration(
     State(state): State<ApiState>,
     Admin(operator): Admin,
     Path(host): Path<String>,
+    expected: IfMatch,
     Json(body): Json<OwnConfiguration>,
 ) -> ApiResult<StatusCode> {
     let configuration = checked(body.configuration)?;
+    let expected = expected.version()?;
     let host_id = resolve_host(&state.readers, &host).await?;
     let actor = operator.actor();
     let change =
-        state.writers.set_host_override(host_id, None, Some(&configuration), &actor).await?;
+        state.writers.set_host_override(host_id, expected, Some(&configuration), &actor).await?;
     done(host_id, change)
 }
 
-/// Removes what is set for one host alone: profiles decide again.
+/// Removes what is set for one host alone: profiles decide again. With `If-Match`, only if nobody changed it.
 #[utoipa::path(delete, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["admin"])),
-    params(("host" = String, Path, description = "Id or name of the host")),
-    responses((status = 204, description = "Nothing is set for it alone"), HostProblems, OperatorProblems))]
+    params(("host" = String, Path, description = "Id or name of the host"),
+        ("If-Match" = Option<String>, Header, description = "`ETag` of it as it was read, or `*`")),
+    responses((status = 204, description = "Nothing is set for it alone"), ClearProblems, OperatorProblems))]
 async fn clear_configuration(
     State(state): State<ApiState>,
     Admin(operator): Admin,
     Path(host): Path<String>,
+    expected: IfMatch,
 ) -> ApiResult<StatusCode> {
+    let expected = expected.version()?;
     let host_id = resolve_host(&state.readers, &host).await?;
-    let change = state.writers.set_host_override(host_id, None, None, &operator.actor()).await?;
+    let change =
+        state.writers.set_host_override(host_id, expected, None, &operator.actor()).await?;
     done(host_id, change)
 }
 
 fn done(host_id: Uuid, change: OverrideChange) -> ApiResult<StatusCode> {
     match change {
         OverrideChange::Done => Ok(StatusCode::NO_CONTENT),
-        OverrideChange::NoHost | OverrideChange::Stale => Err(no_such_host(host_id)),
+        OverrideChange::NoHost => Err(no_such_host(host_id)),
+        OverrideChange::Stale => Err(stale()),
     }
 }
 

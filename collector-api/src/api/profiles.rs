@@ -3,6 +3,7 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared_model::ProblemCode;
@@ -11,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::etag::{IfMatch, etag, stale};
 use super::params::{self, Page};
 use super::{ApiState, OperatorProblems, selection};
 use crate::auth::operator::{Admin, Viewer};
@@ -37,9 +39,12 @@ pub fn routes() -> OpenApiRouter<ApiState> {
 
 crate::problems! {
     CreateProblems = Malformed, Truncated, InvalidUtf8, BodyTooLarge, UnsupportedMediaType, InvalidField;
+    PreviewProblems = Malformed, Truncated, InvalidUtf8, BodyTooLarge, UnsupportedMediaType, InvalidField,
+        NotFound;
     ReplaceProblems = Malformed, Truncated, InvalidUtf8, BodyTooLarge, UnsupportedMediaType, InvalidField,
-        BadParameter, NotFound;
+        BadParameter, NotFound, PreconditionFailed;
     ProfileProblems = BadParameter, NotFound;
+    DeleteProblems = BadParameter, NotFound, PreconditionFailed;
 }
 
 /// A profile as it is to be.
@@ -122,14 +127,19 @@ async fn list_profiles(
 /// One profile.
 #[utoipa::path(get, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["viewer"])),
     params(("profile_id" = Uuid, Path, description = "Id of the profile")),
-    responses((status = 200, description = "The profile", body = Profile), ProfileProblems, OperatorProblems))]
+    responses((status = 200, description = "The profile", body = Profile,
+        headers(("ETag" = String, description = "Names this state of the profile"))), ProfileProblems, OperatorProblems))]
 async fn get_profile(
     State(state): State<ApiState>,
     _: Viewer,
     Path(profile_id): Path<Uuid>,
-) -> ApiResult<Answer<Profile>> {
-    let profile = state.readers.profile(profile_id).await?;
-    profile.map(Answer).ok_or_else(|| no_such_profile(profile_id))
+) -> ApiResult<impl IntoResponse> {
+    tagged(profile_id, state.readers.profile(profile_id).await?)
+}
+
+fn tagged(profile_id: Uuid, profile: Option<Profile>) -> ApiResult<impl IntoResponse> {
+    let profile = profile.ok_or_else(|| no_such_profile(profile_id))?;
+    Ok((etag(profile.version), Answer(profile)))
 }
 
 /// Makes a profile. Agents learn of it with the next answer to their reports.
@@ -148,34 +158,40 @@ async fn create_profile(
     Ok((StatusCode::CREATED, Answer(CreatedProfile { profile_id })))
 }
 
-/// Replaces a profile.
+/// Replaces a profile; with `If-Match`, only if nobody changed it since it was read.
 #[utoipa::path(put, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["admin"])),
-    params(("profile_id" = Uuid, Path, description = "Id of the profile")),
+    params(("profile_id" = Uuid, Path, description = "Id of the profile"),
+        ("If-Match" = Option<String>, Header, description = "`ETag` of the profile as it was read, or `*`")),
     request_body = ProfileBody,
-    responses((status = 200, description = "The profile as it is now", body = Profile), ReplaceProblems, OperatorProblems))]
+    responses((status = 200, description = "The profile as it is now", body = Profile,
+        headers(("ETag" = String, description = "Names this state of the profile"))), ReplaceProblems, OperatorProblems))]
 async fn replace_profile(
     State(state): State<ApiState>,
     Admin(operator): Admin,
     Path(profile_id): Path<Uuid>,
+    expected: IfMatch,
     Json(body): Json<ProfileBody>,
-) -> ApiResult<Answer<Profile>> {
-    let text = body.text()?;
-    let change = state.writers.replace_profile(profile_id, None, &text, &operator.actor()).await?;
+) -> ApiResult<impl IntoResponse> {
+    let (expected, text) = (expected.version()?, body.text()?);
+    let actor = operator.actor();
+    let change = state.writers.replace_profile(profile_id, expected, &text, &actor).await?;
     done(profile_id, change)?;
-    let profile = state.writers.profile(profile_id).await?;
-    profile.map(Answer).ok_or_else(|| no_such_profile(profile_id))
+    tagged(profile_id, state.writers.profile(profile_id).await?)
 }
 
-/// Removes a profile. Its hosts go back to what their other layers say.
+/// Removes a profile; with `If-Match`, only if nobody changed it since it was read. Its hosts go back to what their other layers say.
 #[utoipa::path(delete, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["admin"])),
-    params(("profile_id" = Uuid, Path, description = "Id of the profile")),
-    responses((status = 204, description = "The profile is gone"), ProfileProblems, OperatorProblems))]
+    params(("profile_id" = Uuid, Path, description = "Id of the profile"),
+        ("If-Match" = Option<String>, Header, description = "`ETag` of the profile as it was read, or `*`")),
+    responses((status = 204, description = "The profile is gone"), DeleteProblems, OperatorProblems))]
 async fn delete_profile(
     State(state): State<ApiState>,
     Admin(operator): Admin,
     Path(profile_id): Path<Uuid>,
+    expected: IfMatch,
 ) -> ApiResult<StatusCode> {
-    let change = state.writers.delete_profile(profile_id, None, &operator.actor()).await?;
+    let expected = expected.version()?;
+    let change = state.writers.delete_profile(profile_id, expected, &operator.actor()).await?;
     done(profile_id, change)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -183,7 +199,8 @@ async fn delete_profile(
 fn done(profile_id: Uuid, change: ProfileChange) -> ApiResult<()> {
     match change {
         ProfileChange::Done(_) => Ok(()),
-        ProfileChange::NoProfile | ProfileChange::Stale => Err(no_such_profile(profile_id)),
+        ProfileChange::NoProfile => Err(no_such_profile(profile_id)),
+        ProfileChange::Stale => Err(stale()),
         ProfileChange::NameTaken => Err(params::invalid_field("name", "another profile has it")),
         ProfileChange::TooMany => {
             let detail = format!("there are {MAX_PROFILES} profiles, and no more are served");
@@ -245,7 +262,7 @@ struct KeyChange {
 /// Says which hosts' configuration a change would change, and how. Changes nothing.
 #[utoipa::path(post, path = "/v1/profiles/preview", tag = "configuration", security(("api_key" = ["viewer"])),
     request_body = PreviewBody,
-    responses((status = 200, description = "What would change", body = Preview), ReplaceProblems, OperatorProblems))]
+    responses((status = 200, description = "What would change", body = Preview), PreviewProblems, OperatorProblems))]
 async fn preview_profile(
     State(state): State<ApiState>,
     _: Viewer,

@@ -25,7 +25,7 @@ pub struct HostLayers {
     pub labels: Json<Labels>,
     /// What is set for it alone.
     pub configuration: Option<Value>,
-    /// Version of that; null: nothing is set.
+    /// Version of that; null: nothing was ever set.
     pub version: Option<i32>,
 }
 
@@ -108,8 +108,8 @@ impl Store {
         .map_err(StoreError::of("all_host_layers"))
     }
 
-    /// Sets what one host alone is to use, if what is set has the version `expected` (0: nothing is set; none:
-    /// whatever is set); `None`: nothing any more.
+    /// Sets what one host alone is to use, if what is set has the version `expected` (0: nothing was ever set;
+    /// none: whatever is set); `None`: nothing any more.
     pub async fn set_host_override(
         &self,
         host_id: Uuid,
@@ -144,33 +144,20 @@ impl Store {
         if expected.is_some_and(|expected| expected != version) {
             return Ok(OverrideChange::Stale);
         }
-        let before = before.map(|before| before.configuration);
+        let before = before.and_then(|before| before.configuration);
         if before.as_ref() == configuration {
             return Ok(OverrideChange::Done);
         }
-        match configuration {
-            Some(configuration) => {
-                sqlx::query!(
-                    "-- Store::set_host_override
-                    insert into host_overrides (host_id, configuration) values ($1, $2)
-                    on conflict (host_id) do update set configuration = excluded.configuration,
-                        version = host_overrides.version + 1, updated_at = now()",
-                    host_id,
-                    configuration,
-                )
-                .execute(&mut *transaction)
-                .await?;
-            }
-            None => {
-                sqlx::query!(
-                    "-- Store::set_host_override.delete
-                    delete from host_overrides where host_id = $1",
-                    host_id
-                )
-                .execute(&mut *transaction)
-                .await?;
-            }
-        }
+        sqlx::query!(
+            "-- Store::set_host_override
+            insert into host_overrides (host_id, configuration) values ($1, $2)
+            on conflict (host_id) do update set configuration = excluded.configuration,
+                version = host_overrides.version + 1, updated_at = now()",
+            host_id,
+            configuration,
+        )
+        .execute(&mut *transaction)
+        .await?;
         let detail = json!({ "from": before, "to": configuration });
         record_host(&mut transaction, actor, "host.configure", host_id, detail).await?;
         transaction.commit().await?;

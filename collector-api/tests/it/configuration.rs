@@ -224,6 +224,45 @@ async fn what_cannot_be_meant_is_refused_with_its_field() {
     );
 }
 
+/// Of two who read the same state, the second to write is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_overwrites_what_they_have_not_read() {
+    let fleet = Fleet::create("configuration-tags").await;
+    let operator = Operator::new(&fleet).await;
+    let host = Identity::enroll(&fleet, &operator.server).await;
+    let tagged = async |method: Method, path: &str, tag: &str, body: Value| {
+        let request = plain_client().request(method, operator.server.operator_url(path));
+        let request = request.bearer_auth(&operator.key).header("if-match", tag);
+        let response = request.json(&body).send().await.unwrap();
+        let tag = response.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+        (response.status().as_u16(), tag)
+    };
+    let body = |top: u32| json!({ "name": "n", "configuration": { "profile": { "top": top } } });
+    let profile = format!("/v1/profiles/{}", operator.profile(body(1)).await);
+    let put = async |tag: &str, top| tagged(Method::PUT, &profile, tag, body(top)).await;
+    let (status, first) = tagged(Method::GET, &profile, "*", Value::Null).await;
+    let first = first.unwrap();
+    assert_eq!(status, 200);
+    let (status, second) = put(&first, 2).await;
+    assert_eq!(status, 200);
+    assert_eq!(put(&first, 3).await.0, 412);
+    assert_eq!(tagged(Method::DELETE, &profile, &first, Value::Null).await.0, 412);
+    assert_eq!(tagged(Method::DELETE, &profile, &second.unwrap(), Value::Null).await.0, 204);
+
+    let own = format!("/v1/hosts/{}/configuration", host.given.host_id);
+    let set = async |tag: &str, top: u32| {
+        let body = json!({ "configuration": { "profile": { "top": top } } });
+        tagged(Method::PUT, &own, tag, body).await.0
+    };
+    assert_eq!(set("\"1\"", 1).await, 412, "nothing was ever set");
+    assert_eq!(set("\"0\"", 1).await, 204);
+    assert_eq!(tagged(Method::DELETE, &own, "\"1\"", Value::Null).await.0, 204);
+    assert_eq!(set("\"*\"", 1).await, 412, "a tag, not the star");
+    assert_eq!(set("*", 2).await, 204);
+    assert_eq!(set("\"1\"", 3).await, 412, "no version comes twice");
+    assert_eq!(operator.of(&host).await["version"], 3);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_preview_says_what_would_change_and_changes_nothing() {
     let fleet = Fleet::create("configuration-preview").await;
