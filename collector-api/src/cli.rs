@@ -1,9 +1,20 @@
 //! The command line. Secrets are printed to stdout or written to a file of mode 0600; they are never
 //! taken from an argument, where every process of the machine could read them.
+//!
+//! One word for each thing. `hosts`, `tokens`, `api-keys`, `audit` and `profiles` ask a running server over REST,
+//! with an API key and its role; `--direct` on `tokens` and `api-keys` asks the database instead, as the
+//! commands that run the server itself do.
 
-pub mod access;
+pub mod api_keys;
+pub mod arguments;
+pub mod audit;
 pub mod authority;
+pub mod client;
+pub mod door;
+pub mod hosts;
 pub mod output;
+pub mod table;
+pub mod tokens;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,14 +23,22 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use time::OffsetDateTime;
 
+use self::door::{Direct, Door};
 use crate::config::Config;
 use crate::lifecycle::Lifecycle;
 use crate::store::Store;
 use crate::{app, authority as authorities, document, metrics};
 
+/// Variable with an API key, for commands that ask a running server.
+const API_KEY_VARIABLE: &str = "PROCFLEET_API_KEY";
+
 /// The stateless tier between agents and TimescaleDB.
+///
+/// `hosts`, `tokens`, `api-keys` and `audit` ask a running server over REST, with an API key.
+/// All other commands, and `tokens --direct` and `api-keys --direct`, work on the database by the server's own
+/// configuration and need no key.
 #[derive(Debug, Parser)]
-#[command(name = "procfleet-server", version)]
+#[command(name = "procfleet-server", version, after_help = EXITS)]
 pub struct Cli {
     /// Configuration file, TOML. Every key can also be set as `PROCFLEET_<KEY>`, such as
     /// `PROCFLEET_DATABASE_URL` or `PROCFLEET_AGENT_DOOR__LISTEN`.
@@ -29,6 +48,10 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// How the program ends.
+const EXITS: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the server refused, and will again; \
+                     4 no server answered, or it cannot now: try again.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -50,12 +73,48 @@ pub enum Command {
     /// The certificate authorities: list and replace them.
     #[command(subcommand)]
     Authority(authority::AuthorityCommand),
-    /// Enrolment tokens: what a host shows once to get its identity.
-    #[command(subcommand)]
-    Token(access::TokenCommand),
-    /// Operators' API keys.
-    #[command(subcommand)]
-    ApiKey(access::ApiKeyCommand),
+    /// Hosts: list, show, approve, quarantine, decommission, label. Asks a running server.
+    Hosts {
+        /// Whom to ask.
+        #[command(flatten)]
+        door: Door,
+        /// What to do.
+        #[command(subcommand)]
+        command: hosts::HostsCommand,
+    },
+    /// Enrolment tokens: what a host shows once to get its identity. Asks a running server, or the database.
+    Tokens {
+        /// Whom to ask.
+        #[command(flatten)]
+        door: Door,
+        /// Or whom else.
+        #[command(flatten)]
+        direct: Direct,
+        /// What to do.
+        #[command(subcommand)]
+        command: tokens::TokensCommand,
+    },
+    /// Operators' API keys. Asks a running server, or the database.
+    ApiKeys {
+        /// Whom to ask.
+        #[command(flatten)]
+        door: Door,
+        /// Or whom else.
+        #[command(flatten)]
+        direct: Direct,
+        /// What to do.
+        #[command(subcommand)]
+        command: api_keys::ApiKeysCommand,
+    },
+    /// Who changed what. Asks a running server.
+    Audit {
+        /// Whom to ask.
+        #[command(flatten)]
+        door: Door,
+        /// What to do.
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -71,40 +130,53 @@ impl Cli {
         self,
         environment: impl Iterator<Item = (String, String)>,
     ) -> anyhow::Result<()> {
-        let config = Config::load(self.config.as_deref(), environment)?;
+        let environment: Vec<_> = environment.collect();
+        let key = environment.iter().find(|(name, _)| name == API_KEY_VARIABLE);
+        let key = key.map(|(_, key)| key.clone());
+        let config = || Config::load(self.config.as_deref(), environment.into_iter());
+        #[expect(clippy::disallowed_methods, reason = "the program's edge")]
+        let now = OffsetDateTime::now_utc();
         match self.command {
+            Command::Hosts { door, command } => command.run(&door.client(key)?, door.output).await,
+            Command::Audit { door, command } => command.run(&door.client(key)?, door.output).await,
+            Command::Tokens { door, direct, command } => {
+                command.run(&door.via(&direct, config, key).await?, door.output).await
+            }
+            Command::ApiKeys { door, direct, command } => {
+                command.run(&door.via(&direct, config, key).await?, door.output, now).await
+            }
+            Command::Openapi => table::print(&document::yaml()),
             Command::Serve { migrate, init } => {
-                serve(&config, app::Prepare { migrate, init }).await
+                serve(&config()?, app::Prepare { migrate, init }).await
             }
             Command::Migrate => {
-                connect(&config).await?.migrate().await?;
+                connect(&config()?).await?.migrate().await?;
                 tracing::info!("the database schema is up to date");
                 Ok(())
             }
-            Command::Init => {
-                let store = connect(&config).await?;
-                store.check_schema().await?;
-                #[expect(clippy::disallowed_methods, reason = "the program's edge")]
-                let now = OffsetDateTime::now_utc();
-                authorities::init(&store, &config.ca_key_file, now).await?;
-                tracing::info!(ca_key_file = %config.ca_key_file.display(), "the certificate authorities are ready");
-                Ok(())
-            }
+            Command::Init => initialise(&config()?, now).await,
             Command::Authority(command) => {
-                #[expect(clippy::disallowed_methods, reason = "the program's edge")]
-                let now = OffsetDateTime::now_utc();
+                let config = config()?;
                 command.run(&connect(&config).await?, &config.ca_key_file, now).await
-            }
-            Command::Token(command) => {
-                command.run(&connect(&config).await?, config.endpoints()).await
-            }
-            Command::ApiKey(command) => command.run(&connect(&config).await?).await,
-            Command::Openapi => {
-                print!("{}", document::yaml());
-                Ok(())
             }
         }
     }
+}
+
+/// How the program ends after an error: 3 and 4 for [`client::ClientError`]s, else 1.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<hosts::Refused>() {
+        return 3;
+    }
+    error.downcast_ref().map_or(1, client::ClientError::exit_code)
+}
+
+async fn initialise(config: &Config, now: OffsetDateTime) -> anyhow::Result<()> {
+    let store = connect(config).await?;
+    store.check_schema().await?;
+    authorities::init(&store, &config.ca_key_file, now).await?;
+    tracing::info!(ca_key_file = %config.ca_key_file.display(), "the certificate authorities are ready");
+    Ok(())
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Store> {

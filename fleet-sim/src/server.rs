@@ -139,7 +139,7 @@ impl Deployment {
 
     /// The path of a fresh enrolment token, as the command line makes it.
     pub async fn create_token(&self, name: &str, options: &[&str]) -> Result<PathBuf> {
-        self.create_secret(name, &["token", "create", "--name", name], options).await
+        self.create_secret(name, &["tokens", "--direct", "create", "--name", name], options).await
     }
 
     /// A fresh enrolment token, parsed.
@@ -151,7 +151,7 @@ impl Deployment {
     /// A fresh operator key.
     pub async fn create_api_key(&self, role: &str) -> Result<String> {
         let name = format!("key-{role}");
-        let command = ["api-key", "create", "--name", &name, "--role", role];
+        let command = ["api-keys", "--direct", "create", "--name", &name, "--role", role];
         let path = self.create_secret(&name, &command, &[]).await?;
         Ok(fs::read_to_string(path)?.trim().to_owned())
     }
@@ -164,7 +164,7 @@ impl Deployment {
     ) -> Result<PathBuf> {
         let path = self.directory.path().join(format!("{name}.secret"));
         let file = path_text(&path)?;
-        let arguments = [command, options, &["--output", file]].concat();
+        let arguments = [command, options, &["--secret-file", file]].concat();
         self.run(name, &arguments).await?;
         Ok(path)
     }

@@ -8,8 +8,9 @@ use clap::{Subcommand, ValueEnum};
 use rcgen::KeyPair;
 use time::OffsetDateTime;
 
-use super::access::{parse_ttl, print_table, rfc3339};
+use super::arguments::parse_ttl;
 use super::output::write_secret;
+use super::table::{print_table, rfc3339};
 use crate::authority::rotation::{self, Step};
 use crate::authority::{self, Purpose};
 use crate::store::Store;
@@ -124,9 +125,10 @@ impl AuthorityCommand {
 }
 
 async fn list(store: &Store) -> anyhow::Result<()> {
-    let mut lines = vec![["ID", "PURPOSE", "STATE", "SINCE", "EXPIRES", "HOSTS"].map(String::from)];
+    let mut lines =
+        vec![["ID", "PURPOSE", "STATE", "SINCE", "EXPIRES", "HOSTS"].map(String::from).to_vec()];
     for authority in rotation::status(store).await? {
-        lines.push([
+        lines.push(vec![
             authority.authority_id.to_string(),
             authority.purpose,
             authority.state,

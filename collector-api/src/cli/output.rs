@@ -6,6 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
+use serde_json::Value;
+
+use super::table::{Output, print_json};
 
 /// Writes a secret and a newline to a file of mode 0600, replaced atomically, or to stdout.
 pub fn write_secret(secret: &str, file: Option<&Path>) -> anyhow::Result<()> {
@@ -14,6 +17,27 @@ pub fn write_secret(secret: &str, file: Option<&Path>) -> anyhow::Result<()> {
         Some(path) => replace(path, format!("{secret}\n").as_bytes())
             .with_context(|| format!("cannot write {}", path.display())),
     }
+}
+
+/// Gives what was made to whom it is for: its secret alone to `file` or as the only line of stdout; or all of
+/// it as JSON, without the secret if that is in a file.
+pub fn give_secret(
+    mut made: Value,
+    field: &str,
+    file: Option<&Path>,
+    output: Output,
+) -> anyhow::Result<()> {
+    let secret = made[field].as_str().context("the answer holds no secret")?.to_owned();
+    if file.is_some() || output == Output::Table {
+        write_secret(&secret, file)?;
+    }
+    if output == Output::Table {
+        return Ok(());
+    }
+    if let Some(made) = made.as_object_mut().filter(|_| file.is_some()) {
+        made.remove(field);
+    }
+    print_json(&made)
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -43,15 +43,15 @@ pub enum LabelsChange {
     TooMany,
 }
 
-/// Names a state of a host's labels: 16 hex digits of their SHA-256.
+/// Names a state of a host's labels: the first half of their SHA-256, hex.
 pub fn labels_tag(labels: &Labels) -> String {
     let mut digest = Sha256::new();
     // No name and no value holds NUL.
     for (name, value) in labels {
         digest.update(format!("{name}\0{value}\0"));
     }
-    let digest: [u8; 32] = digest.finalize().into();
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let half = u128::from_be_bytes(*digest.finalize().first_chunk().unwrap_or(&[0; 16]));
+    format!("{half:032x}")
 }
 
 /// How labels are to change.

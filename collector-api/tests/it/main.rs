@@ -7,6 +7,7 @@ mod authorities;
 mod bad_input;
 mod canaries;
 mod certificates;
+mod cli;
 mod commit;
 mod community;
 mod concurrency;

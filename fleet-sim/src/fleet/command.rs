@@ -20,7 +20,7 @@ const PROGRESS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)
 /// Who takes part, for how long, and what goes wrong.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// File with an enrolment token (`procfleet-server token create --output FILE`).
+    /// File with an enrolment token (`procfleet-server tokens create --secret-file FILE`).
     #[arg(long)]
     token_file: PathBuf,
     /// Simulated hosts.

@@ -31,7 +31,7 @@ export function LoginView(): VNode {
         {error && <p class="error" role="alert">{error}</p>}
         <button type="submit" class="primary" disabled={busy || key.trim() === ""}>{t("login.submit")}</button>
         <p class="hint">{t("login.hint")}</p>
-        <code>procfleet-server api-key create --name me --role viewer</code>
+        <code>procfleet-server api-keys create --direct --name me --role viewer</code>
       </form>
     </main>
   );

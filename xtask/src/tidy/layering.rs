@@ -56,7 +56,20 @@ const AGENT: Layers = &[
 ];
 
 const SERVER: Layers = &[
-    ("cli", &["app", "auth", "authority", "config", "document", "lifecycle", "metrics", "store"]),
+    (
+        "cli",
+        &[
+            "app",
+            "auth",
+            "authority",
+            "config",
+            "document",
+            "error",
+            "lifecycle",
+            "metrics",
+            "store",
+        ],
+    ),
     (
         "app",
         &[
@@ -125,6 +138,7 @@ const CONFINED: [(&str, &[&str]); 3] = [
             "agent/src/enroll",
             "agent/src/tls",
             "collector-api/src/alerts",
+            "collector-api/src/cli",
             "fleet-sim/",
         ],
     ),

@@ -52,8 +52,16 @@ pub(super) fn ensure_enrolled(project: &Project, state: &State, url: &str) -> Re
     let token = project.private("enrolment.token");
     remove(&token)?;
     let path = token.to_str().context("the checkout's path is not UTF-8")?;
-    let create =
-        ["token", "create", "--name=xtask-up", "--max-uses=1", "--ttl=10m", "--output", path];
+    let create = [
+        "tokens",
+        "--direct",
+        "create",
+        "--name=xtask-up",
+        "--max-uses=1",
+        "--ttl=10m",
+        "--secret-file",
+        path,
+    ];
     run_quietly(&mut server::command(project, url, &create), "create an enrolment token")?;
     let enrolled =
         run_quietly(&mut command(project, &["enroll", "--token-file", path]), "enrol this host");

@@ -101,7 +101,15 @@ pub(super) fn ensure_admin_key(project: &Project, state: &State, url: &str) -> R
         &mut command(
             project,
             url,
-            &["api-key", "create", "--name=xtask-up", "--role=admin", "--output", path],
+            &[
+                "api-keys",
+                "--direct",
+                "create",
+                "--name=xtask-up",
+                "--role=admin",
+                "--secret-file",
+                path,
+            ],
         ),
         "create the admin API key",
     )?;
