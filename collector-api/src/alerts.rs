@@ -12,6 +12,7 @@ pub mod dingtalk;
 pub mod feishu;
 pub mod message;
 pub mod provider;
+pub mod rules;
 pub mod sender;
 pub mod slack;
 pub mod sweep;

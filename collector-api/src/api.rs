@@ -23,6 +23,7 @@ pub mod maintenance;
 pub mod params;
 pub mod processes;
 pub mod profiles;
+pub mod rules;
 pub mod runs;
 pub mod samples;
 pub mod selection;
@@ -104,6 +105,7 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(maintenance::routes())
         .merge(alerts::routes())
         .merge(channels::routes())
+        .merge(rules::routes())
         .merge(session::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::alerts::sender::Sender;
-use crate::alerts::{delivery, sweep};
+use crate::alerts::{delivery, rules, sweep};
 use crate::api::{self, ApiState};
 use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
@@ -202,6 +202,7 @@ pub async fn start(
 fn spawn_work(store: &Store, sender: Sender, lifecycle: &Lifecycle) {
     let stop = || lifecycle.stop.clone();
     lifecycle.spawn("alerts_sweep", sweep::run(store.clone(), stop()));
+    lifecycle.spawn("alerts_rules", rules::run(store.clone(), stop()));
     lifecycle.spawn("alerts_delivery", delivery::run(store.clone(), sender, stop()));
     lifecycle.spawn("maintenance", maintenance::run(store.clone(), stop()));
 }

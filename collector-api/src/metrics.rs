@@ -82,6 +82,12 @@ pub const ALERTS_RESOLVED: &str = "procfleet_alerts_resolved_total";
 pub const SWEEP_SECONDS: &str = "procfleet_alerts_sweep_duration_seconds";
 /// Sweeps that failed.
 pub const SWEEP_FAILURES: &str = "procfleet_alerts_sweep_failures_total";
+/// Time of a round of rules over samples.
+pub const RULE_SECONDS: &str = "procfleet_alerts_rules_duration_seconds";
+/// Rounds of rules that failed.
+pub const RULE_FAILURES: &str = "procfleet_alerts_rules_failures_total";
+/// Alerts not opened, because their rule has too many.
+pub const RULE_SHED: &str = "procfleet_alerts_rules_shed_total";
 /// Attempts to send; `kind` of the channel, `verdict`.
 pub const NOTIFICATION_ATTEMPTS: &str = "procfleet_notifications_attempts_total";
 /// Times that the outbox could not be read or marked.
@@ -152,6 +158,9 @@ fn describe() {
     describe_counter!(ALERTS_RESOLVED, "Alerts ended");
     describe_histogram!(SWEEP_SECONDS, Unit::Seconds, "Time to look for silent hosts");
     describe_counter!(SWEEP_FAILURES, "Sweeps for silent hosts that failed");
+    describe_histogram!(RULE_SECONDS, Unit::Seconds, "Time to judge what some hosts reported");
+    describe_counter!(RULE_FAILURES, "Rounds of rules that failed");
+    describe_counter!(RULE_SHED, "Alerts not opened, because their rule has too many");
     describe_counter!(NOTIFICATION_ATTEMPTS, "Messages that were tried to be sent");
     describe_counter!(NOTIFICATION_FAILURES, "Times the outbox could not be read or marked");
 }

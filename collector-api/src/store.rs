@@ -37,6 +37,7 @@ pub mod question;
 pub mod records;
 pub mod reports;
 pub mod rollups;
+pub mod rules;
 pub mod runs;
 pub mod samples;
 pub mod series;

@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::wording::{self, Language};
+use super::wording::{self, Language, Names};
 use crate::store::notifications::Notification;
 
 /// Longest a name from a host may be in a message, characters.
@@ -25,8 +25,13 @@ impl Message {
     pub fn lines(&self, escape: fn(&str) -> String) -> Vec<String> {
         let mut lines = vec![wording::heading(self)];
         lines.extend(self.items.iter().map(|item| {
-            let host = item.host_name.as_deref().map(|name| escape(&shortened(name)));
-            wording::line(self.language, item, host.as_deref())
+            let escaped = |text: &str| escape(&shortened(text));
+            let names = Names {
+                host: item.host_name.as_deref().map(escaped),
+                rule: escaped(&item.rule),
+                object: item.detail["object"].as_str().map(escaped),
+            };
+            wording::line(self.language, item, &names)
         }));
         lines
     }

@@ -62,10 +62,25 @@ fn state(language: Language, item: &Notification) -> &'static str {
     }
 }
 
-/// The line of a notification; `host` is escaped already.
-pub fn line(language: Language, item: &Notification, host: Option<&str>) -> String {
-    let (what, at) = (what(language, item), clock(item.began_at));
-    let subject = host.map(|host| format!("{host}: ")).unwrap_or_default();
+/// What data brings into a line, escaped already.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Of the host.
+    pub host: Option<String>,
+    /// Of the rule.
+    pub rule: String,
+    /// Of the mount point, device, interface or process.
+    pub object: Option<String>,
+}
+
+/// The line of a notification.
+pub fn line(language: Language, item: &Notification, names: &Names) -> String {
+    let what = match item.detail["metric"].as_str() {
+        Some(metric) => found(language, item, metric, names),
+        None => what(language, item, &names.rule),
+    };
+    let at = clock(item.began_at);
+    let subject = names.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
     let lasted = item.resolved_at.map(|end| lasted(end - item.began_at));
     match (language, item.kind.as_str(), lasted) {
         (Language::En, "resolved", Some(lasted)) => {
@@ -88,7 +103,7 @@ pub fn line(language: Language, item: &Notification, host: Option<&str>) -> Stri
 }
 
 /// What a rule found, in words. Numbers of `detail` only: nothing of it is text from a host.
-fn what(language: Language, item: &Notification) -> String {
+fn what(language: Language, item: &Notification, rule: &str) -> String {
     let number = |name: &str| item.detail[name].as_f64().unwrap_or_default();
     match (item.rule.as_str(), language) {
         ("host_silent", Language::En) => "no report".to_owned(),
@@ -124,7 +139,39 @@ fn what(language: Language, item: &Notification) -> String {
         ("observation_gap", Language::Zh) => {
             format!("服务器或数据库中断 {:.0} 秒，期限已顺延", number("gap_s"))
         }
-        (rule, _) => rule.to_owned(),
+        _ => rule.to_owned(),
+    }
+}
+
+/// What a rule over samples found: its name, the value, the threshold, and of what.
+fn found(language: Language, item: &Notification, metric: &str, names: &Names) -> String {
+    let is_ratio = metric.ends_with("_ratio");
+    let number = |name: &str| item.detail[name].as_f64().map(|value| amount(value, is_ratio));
+    let (value, threshold) = (number("value"), number("threshold").unwrap_or_default());
+    let beyond = match (item.detail["below"].as_bool().unwrap_or_default(), language) {
+        (false, Language::En) => "above",
+        (true, Language::En) => "below",
+        (false, Language::Zh) => "高于",
+        (true, Language::Zh) => "低于",
+    };
+    let mut text = names.rule.clone();
+    if let Some(value) = value {
+        text = format!("{text} {value}, {beyond} {threshold}");
+    }
+    if let Some(object) = &names.object {
+        text = format!("{text}, {object}");
+    }
+    text
+}
+
+fn amount(value: f64, is_ratio: bool) -> String {
+    match value.abs() {
+        _ if is_ratio => format!("{:.1} %", value * 100.0),
+        size if size >= 1e9 => format!("{:.1} G", value / 1e9),
+        size if size >= 1e6 => format!("{:.1} M", value / 1e6),
+        size if size >= 1e4 => format!("{:.1} k", value / 1e3),
+        size if size.fract() == 0.0 => format!("{value:.0}"),
+        _ => format!("{value:.2}"),
     }
 }
 

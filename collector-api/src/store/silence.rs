@@ -223,6 +223,7 @@ async fn due_hosts(
         .map(|row| NewAlert {
             fingerprint: format!("{}:{}", row.rule, row.host_id),
             rule: row.rule,
+            rule_id: None,
             severity: row.severity,
             host_id: Some(row.host_id),
             began_at: Some(row.began_at),

@@ -4,5 +4,6 @@ mod channels;
 mod delivery;
 mod hostile;
 mod kit;
+mod rules;
 mod silence;
 mod verdicts;

@@ -12,8 +12,10 @@ const FLAPS: i64 = 3;
 pub struct NewAlert {
     /// The rule and its object: while one is open, no other is opened.
     pub fingerprint: String,
-    /// Which rule.
+    /// What the rule is called.
     pub rule: String,
+    /// The rule over samples; none: a rule of the sweep.
+    pub rule_id: Option<Uuid>,
     /// As in the table.
     pub severity: String,
     /// None: of the fleet.
@@ -30,6 +32,7 @@ impl NewAlert {
         Self {
             fingerprint: rule.to_owned(),
             rule: rule.to_owned(),
+            rule_id: None,
             severity: severity.to_owned(),
             host_id: None,
             began_at: None,
@@ -54,18 +57,19 @@ pub async fn open_alerts(
     let severities: Vec<&str> = new.iter().map(|alert| alert.severity.as_str()).collect();
     let hosts: Vec<Option<Uuid>> = new.iter().map(|alert| alert.host_id).collect();
     let began: Vec<Option<OffsetDateTime>> = new.iter().map(|alert| alert.began_at).collect();
+    let rule_ids: Vec<Option<Uuid>> = new.iter().map(|alert| alert.rule_id).collect();
     let details: Vec<&Value> = new.iter().map(|alert| &alert.detail).collect();
     sqlx::query_scalar!(
         "-- open_alerts
         with given as (
             select t.*, (select count(*) from alerts a where a.fingerprint = t.fingerprint
                 and a.fired_at > now() - interval '1 hour') as before
-            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::jsonb[])
-                as t (alert_id, fingerprint, rule, severity, host_id, began_at, detail)),
+            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::jsonb[],
+                $10::uuid[]) as t (alert_id, fingerprint, rule, severity, host_id, began_at, detail, rule_id)),
         opened as (
-            insert into alerts (alert_id, fingerprint, rule, severity, host_id, began_at, detail, muted)
+            insert into alerts (alert_id, fingerprint, rule, severity, host_id, began_at, detail, muted, rule_id)
             select alert_id, fingerprint, rule, severity, host_id, coalesce(began_at, now()), detail,
-                before >= $9
+                before >= $9, rule_id
             from given
             on conflict (fingerprint) where resolved_at is null do nothing
             returning alert_id),
@@ -86,6 +90,7 @@ pub async fn open_alerts(
         &details as _,
         hold_s,
         FLAPS,
+        &rule_ids as _,
     )
     .fetch_all(&mut **transaction)
     .await

@@ -25,8 +25,9 @@ const HOSTILE: [&str; 14] = [
     "&lt;@all&gt;",
 ];
 
+/// A silent host, and what a rule found of a process: everything that data says is `name`.
 fn message(host_name: &str, language: Language) -> Message {
-    let item = Notification {
+    let silent = Notification {
         notification_id: 1,
         alert_id: Uuid::nil(),
         kind: "fired".into(),
@@ -37,7 +38,13 @@ fn message(host_name: &str, language: Language) -> Message {
         began_at: datetime!(2026-11-23 07:00:00 UTC),
         resolved_at: None,
     };
-    Message { language, items: vec![item], now: datetime!(2026-11-23 07:02:00 UTC) }
+    let found = Notification {
+        notification_id: 2,
+        rule: host_name.into(),
+        detail: json!({ "metric": "process.cpu_cores", "value": 3.5, "threshold": 2.0, "below": false, "object": host_name }),
+        ..silent.clone()
+    };
+    Message { language, items: vec![silent, found], now: datetime!(2026-11-23 07:02:00 UTC) }
 }
 
 fn destination() -> Destination {

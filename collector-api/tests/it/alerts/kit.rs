@@ -131,7 +131,11 @@ pub(super) struct Alerting {
 
 impl Alerting {
     pub(super) async fn create(name: &str) -> Self {
-        let database = TestDatabase::create(Engine::PostgreSql).await.unwrap();
+        Self::create_on(name, Engine::PostgreSql).await
+    }
+
+    pub(super) async fn create_on(name: &str, engine: Engine) -> Self {
+        let database = TestDatabase::create(engine).await.unwrap();
         let store = Store::connect(&database.url, 8).await.unwrap();
         let directory = Directory::create(name).unwrap();
         let key_file = directory.path().join("ca.key");

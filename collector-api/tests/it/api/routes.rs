@@ -123,10 +123,23 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
         Audited(r#"{"name":"n","configuration":{}}"#, "profile.replace"),
     ),
     ("DELETE", "/v1/profiles/{profile_id}", Admin, Audited("", "profile.delete")),
+    ("GET", "/v1/rules", Viewer, Reads),
+    ("POST", "/v1/rules", Admin, Audited(RULE, "rule.create")),
+    (
+        "POST",
+        "/v1/rules/test",
+        Admin,
+        Elsewhere("changes nothing: asks the past; it/alerts/rules.rs"),
+    ),
+    ("PUT", "/v1/rules/{rule_id}", Admin, Audited(RULE, "rule.replace")),
+    ("DELETE", "/v1/rules/{rule_id}", Admin, Audited("", "rule.delete")),
     ("GET", "/v1/session", Viewer, Reads),
     ("GET", "/v1/sparklines", Viewer, Reads),
     ("GET", "/v1/top", Viewer, Reads),
 ];
+
+/// A rule.
+const RULE: &str = r#"{"name":"r","severity":"warning","metric":"host.cpu_ratio","threshold":0.9}"#;
 
 /// Id of an object that a change needs.
 const SUBJECT: &str = "00000000-0000-0000-0000-000000000009";
@@ -154,6 +167,12 @@ async fn prepare(api: &Api, path: &str) -> String {
             let alert = "insert into alerts (alert_id, fingerprint, rule, severity, began_at)
                  values ('00000000-0000-0000-0000-000000000009', 'f', 'no_reports', 'critical', now())";
             sql(&mut db, alert).await;
+            SUBJECT.to_owned()
+        }
+        "/v1/rules/{rule_id}" => {
+            let rule = "insert into rules (rule_id, name, severity, metric, threshold, recover_threshold, for_s, recover_for_s)
+                 values ('00000000-0000-0000-0000-000000000009', 'old', 'info', 'host.cpu_ratio', 1, 1, 0, 0)";
+            sql(&mut db, rule).await;
             SUBJECT.to_owned()
         }
         "/v1/profiles/{profile_id}" => {
