@@ -136,6 +136,22 @@ impl AgentProcess {
         Child::run("goodbye", self.directory.path(), &mut command).await
     }
 
+    /// Every key of what it works by, and where its value comes from.
+    pub async fn show_configuration(&self) -> Result<serde_json::Value> {
+        let mut command = self.command("config")?;
+        command.args(["show", "--effective", "--format", "json"]);
+        let output = tokio::process::Command::from(command).output().await?;
+        if !output.status.success() {
+            bail!("config show: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout).context("config show")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the agent is not running")?.pid())
+    }
+
     /// Fails if it ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
         self.running()?.check_alive()

@@ -3,6 +3,7 @@
 //! Written against the protocol alone, not with the agent's code: what both get wrong in the same way,
 //! no test would find. Its reports come from a seeded generator ([`generator`]).
 
+pub mod configuration;
 pub mod generator;
 pub mod plan;
 mod tls;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 pub use tls::install_crypto;
 
+use configuration::Followed;
 use generator::Generator;
 use plan::{ClockJump, Plan};
 
@@ -79,6 +81,8 @@ pub struct SimulatedAgent {
     pub acknowledged_sequence: u64,
     /// What the servers answered.
     pub counts: AnswerCounts,
+    /// What it knows of its configuration.
+    pub followed: Followed,
     endpoints: Vec<String>,
     endpoint: usize,
     client: reqwest::Client,
@@ -132,6 +136,7 @@ impl SimulatedAgent {
             last_sequence: 0,
             acknowledged_sequence: 0,
             counts: AnswerCounts::default(),
+            followed: Followed::default(),
             endpoints: identity.endpoints,
             endpoint: 0,
             client: tls::client(config, timeout)?,
@@ -187,6 +192,7 @@ impl SimulatedAgent {
             self.counts.lost += 1;
             return Ok(());
         };
+        self.followed.note(&response);
         if response.status() == StatusCode::OK {
             let answer: ReportsAnswer = response.json().await.context("a cursor")?;
             self.acknowledge(answer.acknowledged_sequence);
@@ -220,6 +226,7 @@ impl SimulatedAgent {
             .body(body);
         let answer = async {
             let response = request.send().await?;
+            self.followed.note(&response);
             let after = retry_after(&response);
             Ok::<_, reqwest::Error>((response.status(), after, response.bytes().await?))
         };
