@@ -167,3 +167,6 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,14 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
+use shared_model::{AgentSample, HostSample, Record, Report, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use uuid::Uuid;
 
+use crate::spool::Position;
 use crate::tls;
 
 pub(crate) struct Authority {
@@ -182,4 +185,30 @@ async fn serve(
             }
         }
     }
+}
+
+/// An empty report of host 3.
+pub(crate) fn report(position: Position) -> Record {
+    Record::Report(Box::new(Report {
+        version: shared_model::PROTOCOL_VERSION,
+        host_id: Uuid::from_u128(3),
+        stream_id: position.stream_id,
+        sequence: position.sequence,
+        boot_id: Uuid::nil(),
+        sampled_at: Timestamp::UNIX_EPOCH,
+        clock_offset_ms: None,
+        interval_ms: 1000,
+        facts: None,
+        host: HostSample::default(),
+        filesystems: Vec::new(),
+        block_devices: Vec::new(),
+        network_interfaces: Vec::new(),
+        processes: Vec::new(),
+        connections: Vec::new(),
+        exits: Vec::new(),
+        exit_folds: Vec::new(),
+        process_definitions: Vec::new(),
+        instance_definitions: Vec::new(),
+        agent: AgentSample::default(),
+    }))
 }

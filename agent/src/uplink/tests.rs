@@ -2,11 +2,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
-use shared_model::{AgentSample, HostSample, Record, Report, Timestamp};
+use shared_model::{Record, Timestamp};
 
 use super::*;
 use crate::spool::Limits;
-use crate::testing::{Authority, Reply, Seen, Server};
+use crate::testing::{Authority, Reply, Seen, Server, report};
 
 /// What the server does with one `POST /v1/reports`.
 enum Step {
@@ -136,31 +136,6 @@ impl Truth {
 fn problem(problem: &Problem, headers: &str) -> Reply {
     let body = serde_json::to_vec(problem).unwrap();
     Reply::Http { status: problem.status, headers: headers.into(), body }
-}
-
-fn report(position: crate::spool::Position) -> Record {
-    Record::Report(Box::new(Report {
-        version: shared_model::PROTOCOL_VERSION,
-        host_id: Uuid::from_u128(3),
-        stream_id: position.stream_id,
-        sequence: position.sequence,
-        boot_id: Uuid::nil(),
-        sampled_at: Timestamp::UNIX_EPOCH,
-        clock_offset_ms: None,
-        interval_ms: 1000,
-        facts: None,
-        host: HostSample::default(),
-        filesystems: Vec::new(),
-        block_devices: Vec::new(),
-        network_interfaces: Vec::new(),
-        processes: Vec::new(),
-        connections: Vec::new(),
-        exits: Vec::new(),
-        exit_folds: Vec::new(),
-        process_definitions: Vec::new(),
-        instance_definitions: Vec::new(),
-        agent: AgentSample::default(),
-    }))
 }
 
 struct World {

@@ -121,6 +121,46 @@ fn the_environment_goes_before_the_file() {
 }
 
 #[test]
+fn every_value_says_where_it_comes_from() {
+    let directory = TestDir::new();
+    let (file, limits) = (directory.0.join("agent.toml"), directory.0.join("limits.toml"));
+    let text =
+        format!("limits_file = {limits:?}\nstate_dir = {:?}\n[profile]\ntop = 3", directory.0);
+    fs::write(&file, text).unwrap();
+    fs::write(&limits, "min_interval_ms = 5000").unwrap();
+    let told =
+        r#"{"hash": "", "configuration": {"interval_ms": 1000, "redaction": {"patterns": ["x"]}}}"#;
+    let kept = format!(r#"{{"last_good": {told}}}"#);
+    fs::write(directory.0.join("configuration.json"), kept).unwrap();
+    let show = |arguments: &[&str]| {
+        let mut command = program();
+        command.arg("--config").arg(&file).args(["config", "show"]).args(arguments);
+        command.env("PROCFLEET_AGENT_COLLECT__DISABLED", "load,pressure");
+        let (code, text, errors) = output(&mut command);
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        lines.collect::<Vec<_>>()
+    };
+    let has = |lines: &[String], line: &str| {
+        assert!(lines.iter().any(|it| it == line), "{line} is not in {lines:#?}");
+    };
+    let own = show(&[]);
+    has(&own, "interval_ms default 30000");
+    has(&own, "profile.top file 3");
+    has(&own, r#"collect.disabled variable ["load","pressure"]"#);
+    let effective = show(&["--effective"]);
+    has(&effective, "interval_ms limit 5000");
+    has(&effective, r#"redaction.patterns centre ["x"]"#);
+    has(&effective, "profile.top file 3");
+
+    fs::write(&limits, "min_interval = 5000").unwrap();
+    let mut command = program();
+    let (code, _, errors) = output(command.arg("--config").arg(&file).args(["config", "check"]));
+    assert_eq!(code, Some(78));
+    assert!(errors.contains("limits.toml") && errors.contains("`min_interval`"), "{errors}");
+}
+
+#[test]
 fn a_host_that_is_not_enrolled_is_told_how() {
     let directory = TestDir::new();
     let (code, _, errors) =
