@@ -28,6 +28,7 @@ pub mod runs;
 pub mod samples;
 pub mod selection;
 pub mod session;
+pub mod silences;
 pub mod sparklines;
 pub mod stack;
 pub mod top;
@@ -106,6 +107,7 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(alerts::routes())
         .merge(channels::routes())
         .merge(rules::routes())
+        .merge(silences::routes())
         .merge(session::routes())
         .merge(enrollment_tokens::routes())
         .merge(api_keys::routes())

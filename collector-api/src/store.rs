@@ -43,6 +43,7 @@ pub mod samples;
 pub mod series;
 pub mod sessions;
 pub mod silence;
+pub mod silences;
 pub mod sizes;
 pub mod usage;
 

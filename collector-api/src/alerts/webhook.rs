@@ -21,7 +21,7 @@ pub fn request(url: Url, secret: Option<&str>, message: &Message) -> Outgoing {
             "notification_id": item.notification_id, "alert_id": item.alert_id, "kind": item.kind,
             "rule": item.rule, "severity": item.severity, "host_name": item.host_name,
             "detail": item.detail, "began_at": rfc3339(Some(item.began_at)),
-            "resolved_at": rfc3339(item.resolved_at),
+            "resolved_at": rfc3339(item.resolved_at), "after_silence": item.after_silence,
         })
     }).collect();
     let body =

@@ -97,6 +97,14 @@ pub fn line(language: Language, item: &Notification, names: &Names) -> String {
         (Language::Zh, "flapping", _) => {
             format!("- {subject}{what}，始于 {at}：一小时内第四次，稳定之前不再通知")
         }
+        (Language::En, "renotified", _) => format!("- {subject}{what}: still so, since {at}"),
+        (Language::Zh, "renotified", _) => format!("- {subject}{what}，仍未恢复，始于 {at}"),
+        (Language::En, ..) if item.after_silence => {
+            format!("- {subject}{what}: still so after a silence, since {at}")
+        }
+        (Language::Zh, ..) if item.after_silence => {
+            format!("- {subject}{what}，静默结束后仍未恢复，始于 {at}")
+        }
         (Language::En, ..) => format!("- {subject}{what} since {at}"),
         (Language::Zh, ..) => format!("- {subject}{what}，始于 {at}"),
     }

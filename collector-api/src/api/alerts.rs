@@ -56,16 +56,31 @@ async fn list_alerts(
     Ok(Answer(Page::cut(alerts, limit, |alert| alert.alert_id.to_string())))
 }
 
-/// Says that an operator knows of an alert. Saying it again changes nothing but the name.
+/// For how long an acknowledgement counts.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AcknowledgeQuery {
+    /// Seconds, up to a week; then the alert is told again.
+    #[param(default = 86400, minimum = 60, maximum = 604_800)]
+    for_s: Option<u32>,
+}
+
+/// Says that an operator knows of an alert, for a day or as long as `for_s` says. Saying it again sets name and end.
 #[utoipa::path(put, path = "/v1/alerts/{alert_id}/acknowledgement", tag = "alerts", security(("api_key" = ["admin"])),
-    params(("alert_id" = Uuid, Path, description = "Id of the alert")),
+    params(("alert_id" = Uuid, Path, description = "Id of the alert"), AcknowledgeQuery),
     responses((status = 204, description = "The alert is acknowledged"), AcknowledgeProblems, OperatorProblems))]
 async fn acknowledge_alert(
     State(state): State<ApiState>,
     Admin(operator): Admin,
     Path(alert_id): Path<Uuid>,
+    Query(query): Query<AcknowledgeQuery>,
 ) -> ApiResult<StatusCode> {
-    if !state.writers.acknowledge_alert(alert_id, &operator.actor()).await? {
+    let for_s = query.for_s.unwrap_or(86_400);
+    if !(60..=604_800).contains(&for_s) {
+        return Err(params::bad_parameter("for_s", "must lie between 60 and 604800"));
+    }
+    if !state.writers.acknowledge_alert(alert_id, for_s, &operator.actor()).await? {
         let detail = format!("There is no alert {alert_id} that is not over.");
         return Err(ApiError::new(ProblemCode::NotFound, detail));
     }

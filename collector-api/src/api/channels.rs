@@ -158,7 +158,7 @@ struct ChannelTest {
     responses((status = 200, description = "What the provider said", body = ChannelTest), ChannelProblems, OperatorProblems))]
 async fn test_channel(
     State(state): State<ApiState>,
-    _: Admin,
+    Admin(operator): Admin,
     Now(now): Now,
     Path(channel_id): Path<Uuid>,
 ) -> ApiResult<Answer<ChannelTest>> {
@@ -169,6 +169,7 @@ async fn test_channel(
         Verdict::Delivered => None,
         Verdict::Later(_, why) | Verdict::TooLong(why) | Verdict::Refused(why) => Some(why),
     };
+    state.writers.note_channel_test(channel_id, answer.as_deref(), &operator.actor()).await?;
     Ok(Answer(ChannelTest { delivered: answer.is_none(), answer }))
 }
 

@@ -39,10 +39,12 @@ pub(super) enum Step {
     Dictionaries,
     /// Old rejects removed.
     Rejects,
+    /// Alerts removed that were over long ago.
+    Alerts,
 }
 
 /// All of them. Roll-ups come before retention: what it drops must be rolled up.
-pub(super) const STEPS: [Step; 8] = [
+pub(super) const STEPS: [Step; 9] = [
     Step::Ahead,
     Step::Floors,
     Step::RollUps,
@@ -51,6 +53,7 @@ pub(super) const STEPS: [Step; 8] = [
     Step::Sizes,
     Step::Dictionaries,
     Step::Rejects,
+    Step::Alerts,
 ];
 
 impl Step {
@@ -65,6 +68,7 @@ impl Step {
             Self::Sizes => "sizes",
             Self::Dictionaries => "dictionaries",
             Self::Rejects => "rejects",
+            Self::Alerts => "alerts",
         }
     }
 
@@ -79,6 +83,7 @@ impl Step {
             Self::RollUps => rollups::run(connection, true).await,
             Self::Dictionaries => collect(connection).await,
             Self::Rejects => connection.purge_rejects().await,
+            Self::Alerts => connection.purge_alerts().await,
             Self::Ahead | Self::Retention | Self::Compression | Self::Sizes => {
                 let (mut items, mut outcome) = (0, Ok(()));
                 for series in series::all() {

@@ -38,6 +38,12 @@ pub struct Alert {
     pub fired_at: OffsetDateTime,
     /// Who said that they know.
     pub acknowledged_by: Option<String>,
+    /// Until when that counts; then the alert is told again.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub acknowledged_until: Option<OffsetDateTime>,
+    /// Until when a silence mutes its messages; null: none does.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub silenced_until: Option<OffsetDateTime>,
     /// When it was over.
     #[serde(with = "time::serde::rfc3339::option")]
     pub resolved_at: Option<OffsetDateTime>,
@@ -55,8 +61,10 @@ impl Store {
             Alert,
             r#"-- Store::alerts
             select a.alert_id, a.rule, a.severity, a.host_id, h.host_name as "host_name?", a.state,
-                a.detail, a.muted, a.began_at, a.fired_at, a.acknowledged_by, a.resolved_at
+                a.detail, a.muted, a.began_at, a.fired_at, a.acknowledged_by, a.resolved_at,
+                a.acknowledged_until, s.ends_at as "silenced_until?"
             from alerts a left join hosts h using (host_id)
+            left join lateral procfleet_silence_of(a.rule, a.host_id, h.labels) s on a.resolved_at is null
             where (not $1 or a.resolved_at is null) and ($2::uuid is null or a.alert_id < $2)
             order by a.alert_id desc limit $3"#,
             open,
@@ -68,23 +76,33 @@ impl Store {
         .map_err(StoreError::of("alerts"))
     }
 
-    /// Says that an operator knows of an alert. False: there is no such open alert.
+    /// Says that an operator knows of an alert, for `for_s`. False: there is no such open alert.
     pub async fn acknowledge_alert(
         &self,
         alert_id: Uuid,
+        for_s: u32,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        self.try_acknowledge(alert_id, actor).await.map_err(StoreError::of("acknowledge_alert"))
+        self.try_acknowledge(alert_id, for_s, actor)
+            .await
+            .map_err(StoreError::of("acknowledge_alert"))
     }
 
-    async fn try_acknowledge(&self, alert_id: Uuid, actor: &Actor) -> Result<bool, sqlx::Error> {
+    async fn try_acknowledge(
+        &self,
+        alert_id: Uuid,
+        for_s: u32,
+        actor: &Actor,
+    ) -> Result<bool, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         let changed = sqlx::query!(
             "-- Store::acknowledge_alert
-            update alerts set state = 'acknowledged', acknowledged_by = $2
+            update alerts set state = 'acknowledged', acknowledged_by = $2,
+                acknowledged_until = now() + $3 * interval '1 s'
             where alert_id = $1 and resolved_at is null",
             alert_id,
             actor.name.as_deref().unwrap_or(&actor.id),
+            f64::from(for_s),
         )
         .execute(&mut *transaction)
         .await?;
@@ -92,7 +110,14 @@ impl Store {
             return Ok(false);
         }
         let object = alert_id.to_string();
-        record(&mut transaction, actor, "alert.acknowledge", ("alert", &object), json!({})).await?;
+        record(
+            &mut transaction,
+            actor,
+            "alert.acknowledge",
+            ("alert", &object),
+            json!({ "for_s": for_s }),
+        )
+        .await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -158,6 +158,23 @@ impl Store {
         Ok(true)
     }
 
+    /// Notes that a channel was tested, and what came of it.
+    pub async fn note_channel_test(
+        &self,
+        channel_id: Uuid,
+        answer: Option<&str>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let noted = async {
+            let mut transaction = self.pool.begin().await?;
+            let object = channel_id.to_string();
+            let detail = json!({ "delivered": answer.is_none(), "answer": answer });
+            record(&mut transaction, actor, "channel.test", ("channel", &object), detail).await?;
+            transaction.commit().await
+        };
+        noted.await.map_err(StoreError::of("note_channel_test"))
+    }
+
     /// Every channel, by name.
     pub async fn channels(&self) -> Result<Vec<Channel>, StoreError> {
         sqlx::query_as!(

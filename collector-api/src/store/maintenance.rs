@@ -19,6 +19,8 @@ use super::{Store, StoreError};
 pub const LEASE_SECONDS: i32 = 30;
 /// Rejects older than this are removed, days.
 const REJECT_RETENTION_DAYS: i32 = 30;
+/// How long alerts that are over are kept, and silences that ended.
+const ALERT_RETENTION_DAYS: i32 = 90;
 /// How much faster than real time retention's clock may catch up with the database's.
 const CATCH_UP: u32 = 24;
 /// Rejects removed in one transaction.
@@ -264,6 +266,36 @@ impl MaintenanceConnection {
         .rows_affected();
         transaction.commit().await.map_err(StoreError::of("purge_rejects.commit"))?;
         Ok(purged)
+    }
+
+    /// Removes one batch of alerts that were over long ago, with what was told of them, and of silences.
+    /// Returns how many; fewer than the batch means done.
+    pub async fn purge_alerts(&mut self) -> Result<u64, MaintenanceError> {
+        let lease = self.lease;
+        let mut transaction =
+            self.connection.begin().await.map_err(StoreError::of("purge_alerts.begin"))?;
+        guard(&mut transaction, lease).await?;
+        let purged = sqlx::query_scalar!(
+            r#"/* store::maintenance::purge_alerts */
+            with old as (
+                select least(retention_clock, now()) - make_interval(days => $1::integer) as before
+                from maintenance_lease),
+            ended as (
+                delete from silences where ends_at < (select before from old)),
+            gone as (
+                delete from alerts where alert_id in (
+                    select alert_id from alerts where resolved_at < (select before from old)
+                    order by resolved_at limit $2)
+                returning 1)
+            select count(*) as "count!" from gone"#,
+            ALERT_RETENTION_DAYS,
+            PURGE_BATCH
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(StoreError::of("purge_alerts"))?;
+        transaction.commit().await.map_err(StoreError::of("purge_alerts.commit"))?;
+        Ok(purged.cast_unsigned())
     }
 
     /// Checks the lease outside a transaction, for steps that are harmless when repeated by another.

@@ -30,7 +30,7 @@ pub struct Notification {
     pub notification_id: i64,
     /// About which alert.
     pub alert_id: Uuid,
-    /// `fired`, `flapping` or `resolved`.
+    /// `fired`, `flapping`, `renotified` or `resolved`.
     pub kind: String,
     /// Which rule.
     pub rule: String,
@@ -44,6 +44,8 @@ pub struct Notification {
     pub began_at: OffsetDateTime,
     /// When it was over.
     pub resolved_at: Option<OffsetDateTime>,
+    /// Whether it waited for the end of a silence.
+    pub after_silence: bool,
 }
 
 /// What a replica took upon itself to send, as one message.
@@ -105,6 +107,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(channel) = channel else { return Ok(None) };
+        hold_back(&mut transaction, channel.channel_id).await?;
         merge_what_is_over(&mut transaction, channel.channel_id).await?;
         let lease = Uuid::new_v4();
         let singles = channel.budget.min(10_000.0);
@@ -169,6 +172,54 @@ impl Store {
     }
 }
 
+/// What a silence mutes waits for its end. What something larger explains waits a minute, again and again: of
+/// a silent host only its silence is told, and of none of them while nobody at all is heard. The end of
+/// an alert is told to whoever was told of its beginning, and what was silenced as a whole is never told.
+async fn hold_back(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    channel_id: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "-- Store::claim_notifications.silence
+        update notifications n set next_at = m.ends_at, silence_id = m.silence_id
+        from (select n.notification_id, s.silence_id, s.ends_at
+            from notifications n join alerts a using (alert_id) left join hosts h using (host_id)
+            cross join lateral procfleet_silence_of(a.rule, a.host_id, h.labels) s
+            where n.channel_id = $1 and n.state = 'queued' and n.next_at <= now() and n.kind <> 'resolved') m
+        where n.notification_id = m.notification_id",
+        channel_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "-- Store::claim_notifications.inhibit
+        update notifications n set next_at = now() + interval '1 minute'
+        from alerts a
+        where a.alert_id = n.alert_id and n.channel_id = $1 and n.state = 'queued' and n.next_at <= now()
+          and n.kind in ('fired', 'renotified') and n.attempts = 0 and a.resolved_at is null
+          and exists (select from alerts larger where larger.resolved_at is null
+              and (a.rule_id is not null and larger.fingerprint = 'host_silent:' || a.host_id
+                  or a.rule = 'host_silent' and larger.fingerprint = 'no_reports'))",
+        channel_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "-- Store::claim_notifications.mute
+        update notifications n set state = 'muted', ended_at = now()
+        where n.channel_id = $1 and n.state = 'queued' and (n.kind = 'flapping' and n.silence_id is not null
+                and exists (select from alerts a where a.alert_id = n.alert_id and a.resolved_at is not null)
+            or exists (select from notifications begun join notifications over using (alert_id, channel_id)
+            where begun.alert_id = n.alert_id and begun.channel_id = $1
+              and begun.kind in ('fired', 'flapping') and begun.state = 'queued' and begun.silence_id is not null
+              and over.kind = 'resolved' and over.state = 'queued'))",
+        channel_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
 /// An alert that is over before its beginning was told: the end tells both.
 async fn merge_what_is_over(
     transaction: &mut sqlx::PgTransaction<'_>,
@@ -177,7 +228,7 @@ async fn merge_what_is_over(
     sqlx::query!(
         "-- Store::claim_notifications.merge
         update notifications n set state = 'merged', ended_at = now()
-        where n.channel_id = $1 and n.state = 'queued' and n.kind in ('fired', 'flapping')
+        where n.channel_id = $1 and n.state = 'queued' and n.kind in ('fired', 'flapping', 'renotified')
           and exists (select from notifications over
               where over.alert_id = n.alert_id and over.channel_id = n.channel_id
                 and over.kind = 'resolved' and over.state = 'queued')",
@@ -231,7 +282,8 @@ async fn read_claimed(
         Notification,
         r#"-- Store::claim_notifications.read
         select n.notification_id, n.alert_id, n.kind, a.rule, a.severity,
-            h.host_name as "host_name?", a.detail, a.began_at, a.resolved_at
+            h.host_name as "host_name?", a.detail, a.began_at, a.resolved_at,
+            n.silence_id is not null as "after_silence!"
         from notifications n join alerts a using (alert_id) left join hosts h using (host_id)
         where n.notification_id = any($1) order by n.notification_id"#,
         ids

@@ -13,6 +13,7 @@
 
 use serde_json::json;
 use time::OffsetDateTime;
+mod repeats;
 mod transitions;
 
 pub use transitions::{NewAlert, open_alerts, resolve_alerts};
@@ -115,6 +116,8 @@ impl Store {
         }
         swept.resolved += recovered(&mut transaction).await?;
         swept.opened += tell(&mut transaction, &fleet, &new).await?;
+        repeats::expire_acknowledgements(&mut transaction).await?;
+        repeats::renotify(&mut transaction).await?;
         sqlx::query!(
             "-- Store::sweep_silence.done
             update alert_sweep set last_ok_at = now(),

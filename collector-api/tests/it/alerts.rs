@@ -6,4 +6,5 @@ mod hostile;
 mod kit;
 mod rules;
 mod silence;
+mod silences;
 mod verdicts;

@@ -67,9 +67,12 @@ pub async fn open_alerts(
             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::jsonb[],
                 $10::uuid[]) as t (alert_id, fingerprint, rule, severity, host_id, began_at, detail, rule_id)),
         opened as (
-            insert into alerts (alert_id, fingerprint, rule, severity, host_id, began_at, detail, muted, rule_id)
+            insert into alerts (alert_id, fingerprint, rule, severity, host_id, began_at, detail, muted, rule_id,
+                renotify_at)
             select alert_id, fingerprint, rule, severity, host_id, coalesce(began_at, now()), detail,
-                before >= $9, rule_id
+                before >= $9, rule_id,
+                case when severity <> 'info' and before < $9 and rule <> 'observation_gap'
+                    then now() + interval '1 hour' end
             from given
             on conflict (fingerprint) where resolved_at is null do nothing
             returning alert_id),

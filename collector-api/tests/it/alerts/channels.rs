@@ -49,6 +49,9 @@ async fn a_channel_is_made_tested_and_removed_and_its_address_never_comes_out() 
         .await
         .unwrap();
     assert!(!clear);
+    let (_, audit) = ask(Method::GET, "/v1/audit-events", None).await;
+    assert_eq!(audit.matches("channel.test").count(), 2, "{audit}");
+    assert!(audit.contains("errcode 93000"), "{audit}");
     assert_eq!(ask(Method::DELETE, &path, None).await.0, 204);
     assert_eq!(ask(Method::DELETE, &path, None).await.0, 404);
 }

@@ -37,6 +37,7 @@ fn message(host_name: &str, language: Language) -> Message {
         detail: json!({}),
         began_at: datetime!(2026-11-23 07:00:00 UTC),
         resolved_at: None,
+        after_silence: false,
     };
     let found = Notification {
         notification_id: 2,

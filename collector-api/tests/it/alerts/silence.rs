@@ -5,11 +5,11 @@ use collector_api::alerts::provider::Kind;
 use super::kit::{Alerting, StandIn};
 
 /// One host of those that have names like it stops: its last report is two minutes old.
-const ONE_STOPS: &str = "update heartbeats set last_sampled_at = now() - interval '120 s', last_seen_at = now() - interval '120 s',
+pub(super) const ONE_STOPS: &str = "update heartbeats set last_sampled_at = now() - interval '120 s', last_seen_at = now() - interval '120 s',
     deadline_at = now() - interval '15 s' where host_id = (select host_id from hosts where host_name = 'host-1')";
-const ALL_REPORT: &str = "update heartbeats set last_seen_at = clock_timestamp(), deadline_at = clock_timestamp() + interval '105 s'";
+pub(super) const ALL_REPORT: &str = "update heartbeats set last_seen_at = clock_timestamp(), deadline_at = clock_timestamp() + interval '105 s'";
 /// A minute passes for the recovery.
-const A_MINUTE_PASSES: &str = "update alerts set fired_at = fired_at - interval '61 s',
+pub(super) const A_MINUTE_PASSES: &str = "update alerts set fired_at = fired_at - interval '61 s',
     recovering_since = recovering_since - interval '61 s'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,6 +51,7 @@ async fn progress_says_what_was_done_and_what_failed() {
             "sizes",
             "dictionaries",
             "rejects",
+            "alerts",
         ] {
             let step = named(&after["steps"], "step", step);
             assert!(step["finished_at"].is_string() && step["failures"] == 0, "{step}");

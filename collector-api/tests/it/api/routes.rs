@@ -55,7 +55,7 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
         "POST",
         "/v1/channels/{channel_id}/test",
         Admin,
-        Elsewhere("changes nothing: sends a message; it/alerts/channels.rs"),
+        Elsewhere("it/alerts/channels.rs: needs the key that seals"),
     ),
     ("GET", "/v1/compare", Viewer, Reads),
     ("GET", "/v1/connections", Viewer, Reads),
@@ -134,6 +134,9 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ("PUT", "/v1/rules/{rule_id}", Admin, Audited(RULE, "rule.replace")),
     ("DELETE", "/v1/rules/{rule_id}", Admin, Audited("", "rule.delete")),
     ("GET", "/v1/session", Viewer, Reads),
+    ("GET", "/v1/silences", Viewer, Reads),
+    ("POST", "/v1/silences", Admin, Elsewhere("it/alerts/silences.rs: needs an end after now")),
+    ("DELETE", "/v1/silences/{silence_id}", Admin, Audited("", "silence.end")),
     ("GET", "/v1/sparklines", Viewer, Reads),
     ("GET", "/v1/top", Viewer, Reads),
 ];
@@ -173,6 +176,12 @@ async fn prepare(api: &Api, path: &str) -> String {
             let rule = "insert into rules (rule_id, name, severity, metric, threshold, recover_threshold, for_s, recover_for_s)
                  values ('00000000-0000-0000-0000-000000000009', 'old', 'info', 'host.cpu_ratio', 1, 1, 0, 0)";
             sql(&mut db, rule).await;
+            SUBJECT.to_owned()
+        }
+        "/v1/silences/{silence_id}" => {
+            let silence = "insert into silences (silence_id, comment, created_by, starts_at, ends_at)
+                 values ('00000000-0000-0000-0000-000000000009', 'c', 'a', now() - interval '1 s', now() + interval '1 h')";
+            sql(&mut db, silence).await;
             SUBJECT.to_owned()
         }
         "/v1/profiles/{profile_id}" => {
