@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use shared_model::Goodbye;
 
 use crate::once::{Format, parse_interval};
@@ -60,6 +61,19 @@ pub enum Command {
     /// Works on the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Prints a script that completes this program's words, for the shell to load
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// The script of [`Command::Completions`].
+pub fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "procfleet-agent", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// What to do with the configuration.

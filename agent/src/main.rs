@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use agent::agent::run::{RunError, run, say_goodbye};
-use agent::cli::{Cli, Command, ConfigCommand};
+use agent::cli::{Cli, Command, ConfigCommand, completions};
 use agent::config::layers::Local;
 use agent::config::{Config, ConfigError};
 use agent::enroll::{self, Enrolled};
@@ -34,6 +34,9 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: &Cli) -> anyhow::Result<()> {
+    if let Command::Completions { shell } = &cli.command {
+        return say(completions(*shell).trim_end());
+    }
     let local = Local::load(cli.config.as_deref())?;
     let config = local.with(None)?.config;
     match &cli.command {
@@ -55,6 +58,8 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Config(ConfigCommand::Show { effective, format }) => {
             say(show(&local, *effective, *format)?.trim_end())?;
         }
+        // Needs no configuration: printed above.
+        Command::Completions { .. } => {}
     }
     Ok(())
 }

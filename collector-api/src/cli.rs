@@ -13,6 +13,7 @@ pub mod client;
 pub mod door;
 pub mod hosts;
 pub mod output;
+pub mod profiles;
 pub mod table;
 pub mod tokens;
 
@@ -20,7 +21,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use time::OffsetDateTime;
 
 use self::door::{Direct, Door};
@@ -34,7 +36,7 @@ const API_KEY_VARIABLE: &str = "PROCFLEET_API_KEY";
 
 /// The stateless tier between agents and TimescaleDB.
 ///
-/// `hosts`, `tokens`, `api-keys` and `audit` ask a running server over REST, with an API key.
+/// `hosts`, `tokens`, `api-keys`, `profiles` and `audit` ask a running server over REST, with an API key.
 /// All other commands, and `tokens --direct` and `api-keys --direct`, work on the database by the server's own
 /// configuration and need no key.
 #[derive(Debug, Parser)]
@@ -106,6 +108,15 @@ pub enum Command {
         #[command(subcommand)]
         command: api_keys::ApiKeysCommand,
     },
+    /// What agents are to use, by label selector or for one host. Asks a running server.
+    Profiles {
+        /// Whom to ask.
+        #[command(flatten)]
+        door: Door,
+        /// What to do.
+        #[command(subcommand)]
+        command: profiles::ProfilesCommand,
+    },
     /// Who changed what. Asks a running server.
     Audit {
         /// Whom to ask.
@@ -117,6 +128,12 @@ pub enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
+    /// Print a script that completes this program's words, for the shell to load.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 impl Cli {
@@ -138,6 +155,9 @@ impl Cli {
         let now = OffsetDateTime::now_utc();
         match self.command {
             Command::Hosts { door, command } => command.run(&door.client(key)?, door.output).await,
+            Command::Profiles { door, command } => {
+                command.run(&door.client(key)?, door.output).await
+            }
             Command::Audit { door, command } => command.run(&door.client(key)?, door.output).await,
             Command::Tokens { door, direct, command } => {
                 command.run(&door.via(&direct, config, key).await?, door.output).await
@@ -146,6 +166,12 @@ impl Cli {
                 command.run(&door.via(&direct, config, key).await?, door.output, now).await
             }
             Command::Openapi => table::print(&document::yaml()),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                let name = "procfleet-server";
+                clap_complete::generate(shell, &mut Self::command(), name, &mut script);
+                table::print(&String::from_utf8_lossy(&script))
+            }
             Command::Serve { migrate, init } => {
                 serve(&config()?, app::Prepare { migrate, init }).await
             }

@@ -197,3 +197,24 @@ fn a_dead_mount_is_a_row_of_nulls_and_nothing_else() {
     assert_eq!(report.agent.losses.get("filesystem_late"), Some(&2), "once at the baseline");
     assert!(report.agent.collectors.iter().all(|run| run.outcome != CollectorOutcome::Late));
 }
+
+#[test]
+fn shells_complete_its_words_whatever_the_configuration() {
+    let dir = TestDir::new();
+    let broken = dir.0.join("agent.toml");
+    fs::write(&broken, "no such key = 1").unwrap();
+    let (code, script, errors) =
+        output(program().args(["completions", "bash", "--config"]).arg(&broken));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let words = "COMP_WORDS=(procfleet-agent conf) COMP_CWORD=1
+        completer=$(complete -p procfleet-agent); completer=${completer#*-F }
+        ${completer%% *} procfleet-agent conf procfleet-agent; echo ${COMPREPLY[@]}";
+    let (code, offered, errors) =
+        output(Command::new("bash").args(["--norc", "-c", &format!("{script}\n{words}")]));
+    assert_eq!((code, offered.trim(), errors.as_str()), (Some(0), "config", ""));
+    for (shell, sign) in
+        [("zsh", "#compdef procfleet-agent"), ("fish", "complete -c procfleet-agent")]
+    {
+        assert!(output(program().args(["completions", shell])).1.contains(sign), "{shell}");
+    }
+}

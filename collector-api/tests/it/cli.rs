@@ -278,3 +278,80 @@ async fn the_operators_own_authority_is_trusted_and_no_other() {
         assert!(exit == code && said.contains("ertificate"), "{arguments:?}: {exit} {said}");
     }
 }
+
+/// What bash offers for the last of these words.
+async fn offered(words: &str) -> Vec<String> {
+    let script = format!(
+        r#"source <("$1" completions bash)
+        COMP_WORDS=({words}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+        completer=$(complete -p procfleet-server); completer=${{completer#*-F }}
+        ${{completer%% *}} procfleet-server "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD-1]}}"
+        printf '%s\n' "${{COMPREPLY[@]}}""#
+    );
+    let arguments = ["--norc", "-c", &script, "bash", env!("CARGO_BIN_EXE_procfleet-server")];
+    let output = Command::new("bash").args(arguments).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_shell_completes_commands_and_flags() {
+    assert_eq!(offered("procfleet-server ho").await, ["hosts"]);
+    assert_eq!(offered("procfleet-server hosts qua").await, ["quarantine"]);
+    assert_eq!(offered("procfleet-server tokens list --dir").await, ["--direct"]);
+    assert_eq!(offered("procfleet-server hosts list --output ''").await, ["table", "json"]);
+    for (shell, sign) in
+        [("zsh", "#compdef procfleet-server"), ("fish", "complete -c procfleet-server")]
+    {
+        let arguments = ["completions", shell];
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_procfleet-server")).args(arguments).output().await;
+        assert!(String::from_utf8_lossy(&output.unwrap().stdout).contains(sign), "{shell}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn profiles_are_tried_before_they_are_made_and_explained_afterwards() {
+    let fleet = Fleet::create("cli_profiles").await;
+    fleet.execute(HOSTS).await;
+    let server = fleet.serve(&fleet.config()).await;
+    let ada = Terminal::open("cli_profiles_ada", &fleet, &server, Role::Admin).await;
+    ada.write("top.json", r#"{"profile":{"top":25}}"#);
+    ada.write("slow.json", r#"{"interval_ms":60000}"#);
+    let set = ["profiles", "set", "prod", "--selector", "env=prod", "--file", "top.json"];
+    let looked = ada.json(&set).await;
+    assert_eq!((&looked["changed"], &looked["examined"]), (&json!(1250), &json!(2500)));
+    let table = ada.good(&set).await;
+    assert!(table.contains("host-0002  profile.top  -     25"), "{table}");
+    assert_eq!(fleet.count("select count(*) from profiles").await, 0, "a look changes nothing");
+    ada.good(&[&set[..], &["--yes"]].concat()).await;
+    assert_eq!(fleet.count("select count(*) from profiles where name = 'prod'").await, 1);
+
+    ada.good(&["profiles", "set", "prod", "--priority", "-5", "--yes"]).await;
+    let kept = "select count(*) from profiles where priority = -5 and selector = 'env=prod'
+        and configuration->'profile'->'top' = '25' and version = 2";
+    assert_eq!(fleet.count(kept).await, 1, "what was not said stays");
+    ada.good(&["profiles", "override", "host-0002", "--file", "slow.json"]).await;
+    let table = ada.good(&["profiles", "explain", "host-0002"]).await;
+    let rows: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows[1..],
+        [vec!["interval_ms", "60000", "host"], vec!["profile.top", "25", "profile", "prod"]]
+    );
+    ada.good(&["profiles", "override", "host-0002", "--clear"]).await;
+    assert_eq!(
+        fleet.count("select count(*) from host_overrides where configuration is not null").await,
+        0
+    );
+
+    ada.good(&["profiles", "delete", "prod"]).await;
+    assert_eq!(fleet.count("select count(*) from profiles").await, 1, "a look");
+    ada.good(&["profiles", "delete", "prod", "--yes"]).await;
+    assert_eq!(ada.json(&["profiles", "list"]).await["items"], json!([]));
+    ada.write("bad.json", r#"{"profile":{"tops":25}}"#);
+    let bad = ["profiles", "set", "prod", "--file", "bad.json", "--yes"];
+    let (code, said) = ada.bad(&bad).await;
+    assert!(code == 3 && said.contains("profile.tops"), "{said}");
+    assert_eq!(ada.bad(&["profiles", "show", "prod"]).await.0, 1);
+}
