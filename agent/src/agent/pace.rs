@@ -154,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn another_budget_or_interval_begins_anew_and_the_same_does_not() {
+        let mut pace = pace(1);
+        let budget = pace.budget.clone();
+        settle(&mut pace, SECOND).unwrap();
+        pace.configure(30 * SECOND, &budget);
+        assert_eq!(pace.interval(), 60 * SECOND, "nothing changed: it was over budget");
+        pace.configure(10 * SECOND, &budget);
+        assert_eq!(pace.interval(), 10 * SECOND);
+        settle(&mut pace, SECOND).unwrap();
+        pace.configure(10 * SECOND, &BudgetConfig { cpu_cores: 1.0, ..budget });
+        assert_eq!(pace.interval(), 10 * SECOND);
+        assert_eq!(settle(&mut pace, SECOND), None, "within the new budget");
+    }
+
+    #[test]
     fn the_budget_lengthens_and_shortens() {
         let mut pace = pace(1);
         assert_eq!(settle(&mut pace, SECOND / 10), None, "0.3 % is within 1 %");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use sqlx::PgTransaction;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
 use uuid::Uuid;
 
 use super::audit::{Actor, record};
@@ -26,7 +27,7 @@ pub struct Profile {
     /// Of two profiles that set the same key, the one with the greater priority prevails.
     pub priority: i32,
     /// The keys it sets.
-    #[schema(schema_with = crate::openapi::configuration)]
+    #[schema(schema_with = schema)]
     pub configuration: Value,
     /// Grows with every change: what `If-Match` names.
     pub version: i32,
@@ -36,6 +37,11 @@ pub struct Profile {
     /// When it was last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+}
+
+/// What `openapi`, which is above the store, describes.
+fn schema() -> Ref {
+    Ref::from_schema_name("Configuration")
 }
 
 /// What an operator writes.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use fleet_sim::agent::{AgentOptions, AgentProcess};
 use fleet_sim::eventually::eventually;
 use serde_json::json;
 
@@ -101,5 +103,22 @@ async fn without_a_server_an_agent_starts_with_the_last_known_good() -> Result<(
     let operator = Operator::of(&fleet).await?;
     let shown = operator.in_force(&mut agent).await?;
     assert_eq!(shown["hash"], told);
+    agent.terminate().await
+}
+
+#[tokio::test]
+async fn a_shorter_interval_does_not_wait_for_the_end_of_the_longer_one() -> Result<()> {
+    let fleet = Fleet::start("configuration-interval").await?;
+    let operator = Operator::of(&fleet).await?;
+    let token = fleet.deployment.create_token("agent-token", &[]).await?;
+    let hour = Duration::from_hours(1);
+    let options = AgentOptions { name: "agent".into(), interval: hour, ..AgentOptions::default() };
+    let mut agent = AgentProcess::enroll(options, &token).await?;
+    operator.set(agent.host_id()?, json!({ "interval_ms": 300 })).await?;
+    agent.run()?;
+    let mut connection = fleet.connect().await?;
+    // By its own file it would make one report now and the next in an hour.
+    wait_for_reports(&mut connection, &mut agent, 4).await?;
+    operator.in_force(&mut agent).await?;
     agent.terminate().await
 }
