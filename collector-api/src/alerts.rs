@@ -11,6 +11,7 @@ pub mod destination;
 pub mod dingtalk;
 pub mod feishu;
 pub mod message;
+pub mod ping;
 pub mod provider;
 pub mod rules;
 pub mod sender;

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::alerts::sender::Sender;
-use crate::alerts::{delivery, rules, sweep};
+use crate::alerts::{delivery, ping, rules, sweep};
 use crate::api::{self, ApiState};
 use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
@@ -191,7 +191,7 @@ pub async fn start(
     addresses.proxied = proxied;
     lifecycle.spawn("authorities", keeper.run(lifecycle.stop.clone()));
     lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
-    spawn_work(&store, sender, lifecycle);
+    spawn_work(config, &store, sender, lifecycle);
     lifecycle.spawn("agent_door", agent_door.run(lifecycle.clone()));
     lifecycle.spawn("operator_door", operator_door.run(lifecycle.clone()));
     tracing::info!(agent = %addresses.agent, operator = %addresses.operator, "listening");
@@ -199,8 +199,11 @@ pub async fn start(
 }
 
 /// What every replica does unasked.
-fn spawn_work(store: &Store, sender: Sender, lifecycle: &Lifecycle) {
+fn spawn_work(config: &Config, store: &Store, sender: Sender, lifecycle: &Lifecycle) {
     let stop = || lifecycle.stop.clone();
+    if let Some(url) = config.alerts.ping_url.clone() {
+        lifecycle.spawn("alerts_ping", ping::run(store.clone(), sender.clone(), url, stop()));
+    }
     lifecycle.spawn("alerts_sweep", sweep::run(store.clone(), stop()));
     lifecycle.spawn("alerts_rules", rules::run(store.clone(), stop()));
     lifecycle.spawn("alerts_delivery", delivery::run(store.clone(), sender, stop()));

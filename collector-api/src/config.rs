@@ -19,9 +19,11 @@
 //! | `[certificates] host_life_s` | 30 days | life of hosts' certificates |
 //! | `[enrollment]` | see [`Enrollment`] | request rates |
 //! | `[alerts] allowed_networks` | none | networks of this machine or its link that messages may go to |
+//! | `[alerts] ping_url` | none | a dead man's switch elsewhere, called every minute while alerts work |
 //! | `[ingest]` | see [`IngestSettings`] | limits of reports |
 
 pub mod network;
+pub mod secret_url;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -73,6 +75,8 @@ pub struct Config {
 pub struct Alerts {
     /// Networks such as `127.0.0.0/8` that channels may send to although they are this machine or its link.
     pub allowed_networks: Vec<Network>,
+    /// An address elsewhere that hears from this server every minute while alerts work.
+    pub ping_url: Option<secret_url::SecretUrl>,
 }
 
 /// `[agent_door]`

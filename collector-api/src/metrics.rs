@@ -88,6 +88,8 @@ pub const RULE_SECONDS: &str = "procfleet_alerts_rules_duration_seconds";
 pub const RULE_FAILURES: &str = "procfleet_alerts_rules_failures_total";
 /// Alerts not opened, because their rule has too many.
 pub const RULE_SHED: &str = "procfleet_alerts_rules_shed_total";
+/// Pings of the dead man's switch; `outcome`.
+pub const PINGS: &str = "procfleet_alerts_pings_total";
 /// Attempts to send; `kind` of the channel, `verdict`.
 pub const NOTIFICATION_ATTEMPTS: &str = "procfleet_notifications_attempts_total";
 /// Times that the outbox could not be read or marked.
@@ -161,6 +163,7 @@ fn describe() {
     describe_histogram!(RULE_SECONDS, Unit::Seconds, "Time to judge what some hosts reported");
     describe_counter!(RULE_FAILURES, "Rounds of rules that failed");
     describe_counter!(RULE_SHED, "Alerts not opened, because their rule has too many");
+    describe_counter!(PINGS, "Pings of the dead man's switch");
     describe_counter!(NOTIFICATION_ATTEMPTS, "Messages that were tried to be sent");
     describe_counter!(NOTIFICATION_FAILURES, "Times the outbox could not be read or marked");
 }

@@ -85,6 +85,21 @@ impl Sender {
         }
     }
 
+    /// Calls an address that is to hear that this server is well. The error holds no word of the address.
+    pub async fn ping(&self, url: &str) -> Result<(), String> {
+        let url = reqwest::Url::parse(url).map_err(|_| "the address is no URL".to_owned())?;
+        let addresses = destination::resolve(&url, &self.allowed)
+            .await
+            .map_err(|error| Chain(&error).to_string())?;
+        let outgoing = Outgoing { url, headers: Vec::new(), body: b"{}".to_vec() };
+        match tokio::time::timeout(TIMEOUT, self.exchange(outgoing, &addresses)).await {
+            Ok(Ok(answer)) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(Ok(answer)) => Err(format!("HTTP {}", answer.status)),
+            Ok(Err(error)) => Err(Chain(&error.without_url()).to_string()),
+            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+        }
+    }
+
     fn open(&self, channel: &SealedChannel) -> Result<(Kind, Destination), String> {
         let kind = Kind::parse(&channel.kind).ok_or("a kind that this server does not know")?;
         let key = SealingKey::read(&self.key_file).map_err(|error| Chain(&error).to_string())?;

@@ -61,6 +61,15 @@ pub struct Claim {
     pub now: OffsetDateTime,
 }
 
+/// Whether alerts would be found and told.
+#[derive(Clone, Copy, Debug)]
+pub struct AlertingHealth {
+    /// Since the last look for silent hosts, s; none: there was none.
+    pub sweep_age_s: Option<f64>,
+    /// For how long the oldest message is due that nothing keeps back, s.
+    pub outbox_lag_s: f64,
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -81,6 +90,24 @@ pub enum Outcome {
 }
 
 impl Store {
+    /// Whether alerts would be found and told.
+    pub async fn alerting_health(&self) -> Result<AlertingHealth, StoreError> {
+        sqlx::query_as!(
+            AlertingHealth,
+            r#"-- Store::alerting_health
+            select extract(epoch from now() - last_ok_at)::float8 as sweep_age_s,
+                (select coalesce(max(extract(epoch from now() - case n.state
+                        when 'queued' then n.next_at else n.lease_until end)), 0)::float8
+                    from notifications n join channels c using (channel_id)
+                    where n.state in ('queued', 'sending') and c.enabled
+                      and (c.held_until is null or c.held_until <= now())) as "outbox_lag_s!"
+            from alert_sweep"#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::of("alerting_health"))
+    }
+
     /// Takes what the next message is to tell; none: nothing is due, or no budget is left.
     pub async fn claim_notifications(&self) -> Result<Option<Claim>, StoreError> {
         self.try_claim().await.map_err(StoreError::of("claim_notifications"))
