@@ -13,7 +13,8 @@ create table hosts (
     enrollment_token_id uuid not null,
     enrolled_at         timestamptz not null default now(),
     facts_updated_at    timestamptz not null default now(),
-    labels              jsonb not null default '{}' check (jsonb_typeof(labels) = 'object')  -- name to value
+    labels              jsonb not null default '{}' check (jsonb_typeof(labels) = 'object'), -- name to value
+    ephemeral           boolean not null default false -- may vanish without a word, and is then decommissioned
 );
 create index hosts_host_name on hosts (host_name);
 create index hosts_labels on hosts using gin (labels jsonb_path_ops);

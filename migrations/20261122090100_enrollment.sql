@@ -9,6 +9,8 @@ create table enrollment_tokens (
     revoked_at    timestamptz,
     max_uses      integer check (max_uses > 0),     -- null: as many as wanted until it expires
     uses          integer not null default 0,
+    labels        jsonb not null default '{}' check (jsonb_typeof(labels) = 'object'), -- what its hosts begin with
+    ephemeral     boolean not null default false,  -- whether its hosts are
     check (expires_at <= created_at + interval '90 days'),
     check (max_uses is null or uses <= max_uses)
 );

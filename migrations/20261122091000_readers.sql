@@ -29,7 +29,7 @@ create view procfleet_hosts as
                         + coalesce(s.cpu_steal_us, 0) + s.cpu_idle_us, 0)
                as cpu_utilization_ratio,
            s.load_1m, s.memory_total_bytes, s.memory_used_bytes, h.labels,
-           b.contacted_at, b.goodbye, b.goodbye_at,
+           b.contacted_at, b.goodbye, b.goodbye_at, h.ephemeral,
            case
                when h.lifecycle <> 'active' then null
                when b.contacted_at is null then 'never_reported'

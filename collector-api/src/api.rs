@@ -16,6 +16,7 @@ pub mod exits;
 pub mod host_configuration;
 pub mod host_identity;
 pub mod host_labels;
+pub mod host_purge;
 pub mod hosts;
 pub mod idempotency;
 pub mod instances;
@@ -91,6 +92,7 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(hosts::routes())
         .merge(host_identity::routes())
         .merge(host_labels::routes())
+        .merge(host_purge::routes())
         .merge(profiles::routes())
         .merge(host_configuration::routes())
         .merge(samples::routes())

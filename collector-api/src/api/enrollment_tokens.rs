@@ -19,6 +19,7 @@ use crate::auth::operator::Admin;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path, Query};
 use crate::store::enrollment::EnrollmentTokenRow;
+use crate::store::labels::Labels;
 
 /// The routes of this resource.
 pub fn routes() -> OpenApiRouter<ApiState> {
@@ -64,6 +65,13 @@ struct CreateEnrollmentToken {
     /// Hosts wait for an operator's approval before their reports are taken. Default: false.
     #[serde(default)]
     approval_needed: bool,
+    /// Labels that hosts begin with, at most 32. Default: none.
+    #[serde(default)]
+    #[schema(value_type = Object, example = json!({"env": "prod"}))]
+    labels: Labels,
+    /// Hosts may vanish without a word: they are then decommissioned, and nobody is woken. Default: false.
+    #[serde(default)]
+    ephemeral: bool,
 }
 
 /// A token just made.
@@ -90,6 +98,8 @@ async fn create_enrollment_token(
         ttl,
         max_uses: body.max_uses,
         approval_needed: body.approval_needed,
+        labels: body.labels,
+        ephemeral: body.ephemeral,
     };
     let endpoints = state.agent_endpoints.to_vec();
     let actor = operator.actor();
@@ -104,6 +114,7 @@ fn refusal(error: CreateTokenError) -> ApiError {
     match error {
         CreateTokenError::Name => params::invalid_field("name", detail),
         CreateTokenError::Ttl => params::invalid_field("ttl_s", detail),
+        CreateTokenError::Labels(detail) => params::invalid_field("labels", detail),
         CreateTokenError::MaxUses => params::invalid_field("max_uses", detail),
         CreateTokenError::Store(error) => error.into(),
         CreateTokenError::NoAuthority | CreateTokenError::Random(_) => {

@@ -18,9 +18,10 @@ use super::{ApiState, OperatorProblems, params, selection};
 use crate::auth::operator::{Admin, Viewer};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path};
-use crate::selector::{is_name, is_value};
 use crate::store::audit::Actor;
-use crate::store::labels::{Labels, LabelsChange, LabelsEdit, MAX_LABELS, Selected, labels_tag};
+use crate::store::labels::{
+    Labels, LabelsChange, LabelsEdit, MAX_LABELS, Selected, check_labels, labels_tag,
+};
 use crate::store::lifecycle::{Lifecycle, LifecycleChange};
 
 /// Most hosts of one bulk change: each is a transaction of its own.
@@ -93,18 +94,7 @@ async fn put_host_labels(
 }
 
 fn check(labels: &Labels) -> ApiResult<()> {
-    if labels.len() > MAX_LABELS {
-        return Err(too_many());
-    }
-    match labels.iter().find(|(name, value)| !is_name(name) || !is_value(value)) {
-        None => Ok(()),
-        Some((name, _)) => Err(params::invalid_field(
-            "labels",
-            format!(
-                "has {name:?}: a name has 1 to 63 letters, digits, `.`, `_`, `-` and `/`; a value at most 255 bytes without commas and parentheses"
-            ),
-        )),
-    }
+    check_labels(labels).map_err(|detail| params::invalid_field("labels", detail))
 }
 
 fn too_many() -> ApiError {

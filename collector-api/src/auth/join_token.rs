@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::secret::{self, NoRandomness, hex};
 use crate::store::audit::Actor;
 use crate::store::enrollment::NewEnrollmentToken;
+use crate::store::labels::{Labels, check_labels};
 use crate::store::{Store, StoreError};
 
 /// Longest life of a token.
@@ -29,6 +30,9 @@ pub enum CreateTokenError {
     /// `max_uses` is 0 or too large.
     #[error("a token has at least 1 use and at most 2147483647")]
     MaxUses,
+    /// More labels than a host may have, or one that cannot be.
+    #[error("labels: {0}")]
+    Labels(String),
     /// There is no authority to pin.
     #[error("there is no server authority yet: run procfleet-server init")]
     NoAuthority,
@@ -41,7 +45,7 @@ pub enum CreateTokenError {
 }
 
 /// What the operator wants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
     /// For people.
     pub name: String,
@@ -51,6 +55,10 @@ pub struct TokenRequest {
     pub max_uses: Option<u32>,
     /// Hosts wait for an operator's approval.
     pub approval_needed: bool,
+    /// Labels that hosts begin with.
+    pub labels: Labels,
+    /// Hosts may vanish without a word: they are then decommissioned, and nobody is woken.
+    pub ephemeral: bool,
 }
 
 /// Whether a name can be stored and shown.
@@ -76,6 +84,7 @@ pub async fn create(
     if max_uses == Some(0) {
         return Err(CreateTokenError::MaxUses);
     }
+    check_labels(&request.labels).map_err(CreateTokenError::Labels)?;
     let pins: Vec<String> =
         store.server_authority_pins().await?.iter().map(|pin| hex(pin)).collect();
     if pins.is_empty() {
@@ -90,6 +99,8 @@ pub async fn create(
         ttl: request.ttl,
         max_uses,
         approval_needed: request.approval_needed,
+        labels: &request.labels,
+        ephemeral: request.ephemeral,
     };
     store.insert_enrollment_token(&stored, actor).await?;
     Ok(token)

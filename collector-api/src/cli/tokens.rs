@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::arguments::parse_ttl;
+use super::arguments::{parse_label, parse_ttl};
 use super::door::{Paging, Via};
 use super::output::give_secret;
 use super::table::{Column, Output, print_page};
@@ -42,6 +42,12 @@ pub enum TokensCommand {
         /// Hosts wait for an operator's approval before their reports are taken.
         #[arg(long)]
         approval: bool,
+        /// A label that its hosts begin with, as name=value; again for more.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_label)]
+        label: Vec<(String, String)>,
+        /// Its hosts come and go: they wake nobody, and are decommissioned when they are gone.
+        #[arg(long)]
+        ephemeral: bool,
         /// Write the token to this file (mode 0600) instead of stdout.
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
@@ -59,8 +65,11 @@ impl TokensCommand {
     /// Does it.
     pub(super) async fn run(self, via: &Via, output: Output) -> anyhow::Result<()> {
         match self {
-            Self::Create { name, max_uses, ttl, approval, secret_file } => {
-                let request = TokenRequest { name, ttl, max_uses, approval_needed: approval };
+            Self::Create { name, max_uses, ttl, approval, label, ephemeral, secret_file } => {
+                let labels = label.into_iter().collect();
+                let approval_needed = approval;
+                let request =
+                    TokenRequest { name, ttl, max_uses, approval_needed, labels, ephemeral };
                 let made = create(via, &request).await?;
                 tracing::info!(token.id = %made["token_id"], "enrolment token made");
                 give_secret(made, "paste", secret_file.as_deref(), output)
@@ -75,7 +84,8 @@ async fn create(via: &Via, request: &TokenRequest) -> anyhow::Result<Value> {
     match via {
         Via::Rest(client) => {
             let mut body = json!({ "name": request.name, "ttl_s": request.ttl.as_secs(),
-                "approval_needed": request.approval_needed });
+                "approval_needed": request.approval_needed, "labels": request.labels,
+                "ephemeral": request.ephemeral });
             if let Some(max_uses) = request.max_uses {
                 body["max_uses"] = json!(max_uses);
             }

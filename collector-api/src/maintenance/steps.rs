@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::rollups;
 use crate::metrics::{
     MAINTENANCE_CLOCK_HELD, MAINTENANCE_CLOCK_LAG, MAINTENANCE_PARTITIONS, MAINTENANCE_TABLE_BYTES,
@@ -16,6 +18,9 @@ use crate::store::series::{self, Series};
 const MAX_ATTEMPTS: u32 = 3;
 /// Batches of a step that removes rows, in one round.
 const MAX_BATCHES: u32 = 20;
+
+/// Longest that purges keep the other steps waiting, but for the piece that is under way.
+const PURGE_BUDGET: Duration = Duration::from_secs(20);
 
 /// Retention further behind the database's clock than this is told.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(5);
@@ -41,10 +46,14 @@ pub(super) enum Step {
     Rejects,
     /// Alerts removed that were over long ago.
     Alerts,
+    /// Ephemeral hosts that are gone decommissioned.
+    Ephemeral,
+    /// What operators want gone of hosts removed.
+    Purges,
 }
 
 /// All of them. Roll-ups come before retention: what it drops must be rolled up.
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 11] = [
     Step::Ahead,
     Step::Floors,
     Step::RollUps,
@@ -54,6 +63,8 @@ pub(super) const STEPS: [Step; 9] = [
     Step::Dictionaries,
     Step::Rejects,
     Step::Alerts,
+    Step::Ephemeral,
+    Step::Purges,
 ];
 
 impl Step {
@@ -69,6 +80,8 @@ impl Step {
             Self::Dictionaries => "dictionaries",
             Self::Rejects => "rejects",
             Self::Alerts => "alerts",
+            Self::Ephemeral => "ephemeral_hosts",
+            Self::Purges => "purges",
         }
     }
 
@@ -84,6 +97,8 @@ impl Step {
             Self::Dictionaries => collect(connection).await,
             Self::Rejects => connection.purge_rejects().await,
             Self::Alerts => connection.purge_alerts().await,
+            Self::Ephemeral => connection.end_ephemeral().await,
+            Self::Purges => purge(connection).await,
             Self::Ahead | Self::Retention | Self::Compression | Self::Sizes => {
                 let (mut items, mut outcome) = (0, Ok(()));
                 for series in series::all() {
@@ -171,6 +186,26 @@ async fn measure(
     metrics::gauge!(MAINTENANCE_TABLE_PARTITIONS, "table" => series.name)
         .set(f64::from(size.partitions));
     Ok(u64::from(size.partitions.unsigned_abs()))
+}
+
+/// Goes on with purges, oldest first, until none is left or the time is up.
+async fn purge(connection: &mut MaintenanceConnection) -> Result<u64, MaintenanceError> {
+    let deadline = Instant::now() + PURGE_BUDGET;
+    let mut removed = 0;
+    while let Some(purge) = connection.next_purge().await? {
+        for piece in 0.. {
+            let (rows, was_last) = connection.purge_piece(&purge, piece).await?;
+            removed += rows;
+            if was_last {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Ok(removed);
+            }
+            connection.renew().await?;
+        }
+    }
+    Ok(removed)
 }
 
 async fn collect(connection: &mut MaintenanceConnection) -> Result<u64, MaintenanceError> {

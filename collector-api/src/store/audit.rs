@@ -10,7 +10,7 @@ use crate::store::{Store, StoreError};
 /// Who changes something.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// `api_key:<id>` or `cli`.
+    /// `api_key:<id>`, `cli` or `server`.
     pub id: String,
     /// What the key is called.
     pub name: Option<String>,
@@ -20,6 +20,11 @@ impl Actor {
     /// Whoever runs `procfleet-server` beside the database.
     pub fn cli() -> Self {
         Self { id: "cli".into(), name: None }
+    }
+
+    /// What the servers do by themselves.
+    pub fn server() -> Self {
+        Self { id: "server".into(), name: None }
     }
 
     /// Whoever shows this API key, or a session begun with it.

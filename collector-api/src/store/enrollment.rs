@@ -5,12 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 use shared_model::HostFacts;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::store::audit::{self, Actor};
 use crate::store::certificates::{NewCertificate, insert_certificate};
+use crate::store::labels::Labels;
 use crate::store::{Store, StoreError};
 
 /// SQLSTATE of a unique violation.
@@ -39,6 +41,11 @@ pub struct EnrollmentTokenRow {
     pub uses: i32,
     /// Hosts wait for an operator's approval.
     pub approval_needed: bool,
+    /// Labels that hosts begin with.
+    #[schema(value_type = Object, example = json!({"env": "prod"}))]
+    pub labels: serde_json::Value,
+    /// Hosts may vanish without a word: they are then decommissioned, and nobody is woken.
+    pub ephemeral: bool,
 }
 
 /// A token to be stored.
@@ -55,6 +62,10 @@ pub struct NewEnrollmentToken<'a> {
     pub max_uses: Option<i32>,
     /// Hosts wait for an operator's approval.
     pub approval_needed: bool,
+    /// Labels that hosts begin with.
+    pub labels: &'a Labels,
+    /// See [`EnrollmentTokenRow::ephemeral`].
+    pub ephemeral: bool,
 }
 
 /// A host about to be enrolled. Its certificate is signed already; it counts once it is stored.
@@ -140,25 +151,29 @@ impl Store {
         if let Some(before) = enrolled_before(&mut transaction, host).await? {
             return Ok(before);
         }
-        let used = sqlx::query_scalar!(
+        let used = sqlx::query!(
             "-- Store::enroll
             update enrollment_tokens set uses = uses + 1
             where token_id = $1 and revoked_at is null and expires_at > now()
                 and (max_uses is null or uses < max_uses)
-            returning approval_needed",
+            returning approval_needed, labels, ephemeral",
             host.token_id
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(approval_needed) = used else {
+        let Some(token) = used else {
             // The last use may have gone to this very key, while the update waited for the row.
             return match enrolled_before(&mut transaction, host).await? {
                 Some(before) => Ok(before),
                 None => why_refused(&mut transaction, host.token_id).await,
             };
         };
-        let lifecycle = if approval_needed { "pending" } else { "active" };
-        insert_host(&mut transaction, host, lifecycle).await?;
+        let begin = Begin {
+            lifecycle: if token.approval_needed { "pending" } else { "active" },
+            labels: token.labels,
+            ephemeral: token.ephemeral,
+        };
+        insert_host(&mut transaction, host, &begin).await?;
         transaction.commit().await?;
         Ok(Enrollment::Enrolled)
     }
@@ -182,14 +197,16 @@ impl Store {
         sqlx::query!(
             "-- Store::insert_enrollment_token
             insert into enrollment_tokens
-                (token_id, name, secret_sha256, expires_at, max_uses, approval_needed)
-            values ($1, $2, $3, now() + make_interval(secs => $4), $5, $6)",
+                (token_id, name, secret_sha256, expires_at, max_uses, approval_needed, labels, ephemeral)
+            values ($1, $2, $3, now() + make_interval(secs => $4), $5, $6, $7, $8)",
             token.token_id,
             token.name,
             &token.secret_sha256[..],
             token.ttl.as_secs_f64(),
             token.max_uses,
             token.approval_needed,
+            Json(token.labels) as _,
+            token.ephemeral,
         )
         .execute(&mut *transaction)
         .await?;
@@ -198,6 +215,8 @@ impl Store {
             "ttl_s": token.ttl.as_secs(),
             "max_uses": token.max_uses,
             "approval_needed": token.approval_needed,
+            "labels": token.labels,
+            "ephemeral": token.ephemeral,
         });
         let (action, id) = ("enrollment_token.create", token.token_id.to_string());
         let object = ("enrollment_token", id.as_str());
@@ -215,7 +234,7 @@ impl Store {
             EnrollmentTokenRow,
             "-- Store::enrollment_tokens
             select token_id, name, created_at, expires_at, revoked_at, max_uses, uses,
-                approval_needed
+                approval_needed, labels, ephemeral
             from enrollment_tokens where $1::uuid is null or token_id < $1
             order by token_id desc limit $2",
             after,
@@ -318,16 +337,23 @@ async fn why_refused(
     })
 }
 
+/// What the token says of its hosts.
+struct Begin {
+    lifecycle: &'static str,
+    labels: serde_json::Value,
+    ephemeral: bool,
+}
+
 async fn insert_host(
     transaction: &mut sqlx::PgTransaction<'_>,
     host: &NewHost<'_>,
-    lifecycle: &str,
+    begin: &Begin,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "-- Store::enroll
         insert into hosts (host_id, host_name, machine_id_hash, os_description, kernel_release,
-            host_arch, agent_version, enrollment_token_id, lifecycle)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            host_arch, agent_version, enrollment_token_id, lifecycle, labels, ephemeral)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         host.certificate.host_id,
         host.facts.host_name,
         host.facts.machine_id_hash,
@@ -336,7 +362,9 @@ async fn insert_host(
         host.facts.host_arch,
         host.facts.agent_version,
         host.token_id,
-        lifecycle,
+        begin.lifecycle,
+        begin.labels,
+        begin.ephemeral,
     )
     .execute(&mut **transaction)
     .await?;

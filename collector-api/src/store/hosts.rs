@@ -71,6 +71,8 @@ pub struct HostSummary {
     pub memory_total_bytes: Option<i64>,
     /// Total minus available, bytes.
     pub memory_used_bytes: Option<i64>,
+    /// Whether it may vanish without a word.
+    pub ephemeral: bool,
     /// Labels: name to value.
     #[schema(value_type = Object, example = json!({"env": "prod"}))]
     pub labels: serde_json::Value,
@@ -202,7 +204,7 @@ impl Store {
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
                    enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, deadline_at, silent, liveness, goodbye,
-                   goodbye_at, interval_ms,
+                   goodbye_at, interval_ms, ephemeral as "ephemeral!",
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts
             where ($1 = '%%' or host_name ilike $1) and ($4 = '[]'::jsonb or procfleet_selects(labels, $4))
@@ -226,7 +228,7 @@ impl Store {
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
                    enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, deadline_at, silent, liveness, goodbye,
-                   goodbye_at, interval_ms,
+                   goodbye_at, interval_ms, ephemeral as "ephemeral!",
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts where host_id = $1"#,
             host_id,

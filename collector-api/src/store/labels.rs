@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::audit::{Actor, record_host};
 use super::certificates::lock_host;
-use crate::selector::Selector;
+use crate::selector::{Selector, is_name, is_value};
 use crate::store::{Store, StoreError};
 
 /// Labels of a host: name to value.
@@ -69,6 +69,19 @@ pub struct LabelsEdit {
 
 /// Most labels of a host.
 pub const MAX_LABELS: usize = 32;
+
+/// Whether a host can have these labels, or what is wrong with them.
+pub fn check_labels(labels: &Labels) -> Result<(), String> {
+    if labels.len() > MAX_LABELS {
+        return Err(format!("has more than {MAX_LABELS} names"));
+    }
+    match labels.iter().find(|(name, value)| !is_name(name) || !is_value(value)) {
+        None => Ok(()),
+        Some((name, _)) => Err(format!(
+            "has {name:?}: a name has 1 to 63 letters, digits, `.`, `_`, `-` and `/`; a value at most 255 bytes without commas and parentheses"
+        )),
+    }
+}
 
 impl LabelsEdit {
     /// What labels become.

@@ -213,7 +213,7 @@ async fn due_hosts(
         select c.host_id as "host_id!", c.rule as "rule!", c.severity as "severity!",
             c.began_at as "began_at!", c.last_seen_at, c.interval_ms, c.ahead_s
         from conditions c join hosts h using (host_id)
-        where h.lifecycle = 'active'
+        where h.lifecycle = 'active' and (not h.ephemeral or c.rule not in ('host_silent', 'host_never_reported'))
           and not exists (select from alerts a
               where a.fingerprint = c.rule || ':' || c.host_id and a.resolved_at is null)
         order by c.began_at, c.host_id limit $1"#,

@@ -82,7 +82,8 @@ impl Fleet {
 
     pub(crate) async fn token(&self, max_uses: Option<u32>) -> JoinToken {
         let ttl = Duration::from_hours(1);
-        let request = TokenRequest { name: "test".into(), ttl, max_uses, approval_needed: false };
+        let request =
+            TokenRequest { name: "test".into(), ttl, max_uses, ..TokenRequest::default() };
         let endpoints = vec!["https://127.0.0.1:1".to_owned()];
         join_token::create(&self.store, endpoints, &request, &Actor::cli()).await.unwrap()
     }

@@ -130,6 +130,7 @@ async fn a_host_waits_for_approval_can_be_set_aside_and_ends_for_good() {
         ttl: Duration::from_hours(1),
         max_uses: None,
         approval_needed: true,
+        ..TokenRequest::default()
     };
     let token =
         join_token::create(&fleet.store, vec!["https://a:1".into()], &request, &Actor::cli()).await;

@@ -101,6 +101,13 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ),
     ("GET", "/v1/hosts/{host}/processes", Viewer, Reads),
     ("GET", "/v1/hosts/{host}/processes/{process_id}/samples", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/purge", Viewer, Reads),
+    (
+        "POST",
+        "/v1/hosts/{host}/purge",
+        Admin,
+        Elsewhere("it/purges.rs: needs a decommissioned host"),
+    ),
     ("GET", "/v1/hosts/{host}/samples", Viewer, Reads),
     ("GET", "/v1/hosts/{host}/stack", Viewer, Reads),
     ("GET", "/v1/instances", Viewer, Reads),
