@@ -18,12 +18,12 @@ const AGENTS: u64 = 500;
 /// Agents that talk to the server at the same time.
 const AT_ONCE: usize = 32;
 
-/// Every agent makes one report and sends it, in one request each.
+/// Every agent makes one report and sends it, until it is stored.
 async fn report(agents: Vec<SimulatedAgent>) -> Result<Vec<SimulatedAgent>> {
     each(agents, async |mut agent: SimulatedAgent| {
         agent.produce(1);
         let before = agent.counts.successes;
-        agent.send(1).await?;
+        agent.drain(DEADLINE).await?;
         ensure!(agent.counts.successes == before + 1, "{:?}", agent.counts);
         Ok(agent)
     })
