@@ -10,6 +10,7 @@ pub mod arguments;
 pub mod audit;
 pub mod authority;
 pub mod client;
+pub mod doctor;
 pub mod door;
 pub mod hosts;
 pub mod output;
@@ -26,6 +27,7 @@ use clap_complete::Shell;
 use time::OffsetDateTime;
 
 use self::door::{Direct, Door};
+use self::table::Output;
 use crate::config::Config;
 use crate::lifecycle::Lifecycle;
 use crate::store::Store;
@@ -126,6 +128,12 @@ pub enum Command {
         #[command(subcommand)]
         command: audit::AuditCommand,
     },
+    /// Look at the database, clocks, certificates, doors and versions, and say what to do. Fails if anything does.
+    Doctor {
+        /// Columns, or JSON.
+        #[arg(long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+        output: Output,
+    },
     /// Print the OpenAPI document.
     Openapi,
     /// Print a script that completes this program's words, for the shell to load.
@@ -164,6 +172,11 @@ impl Cli {
             }
             Command::ApiKeys { door, direct, command } => {
                 command.run(&door.via(&direct, config, key).await?, door.output, now).await
+            }
+            Command::Doctor { output } =>
+            {
+                #[expect(clippy::disallowed_methods, reason = "the program's edge")]
+                doctor::run(config(), output, OffsetDateTime::now_utc).await
             }
             Command::Openapi => table::print(&document::yaml()),
             Command::Completions { shell } => {

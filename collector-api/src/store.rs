@@ -15,6 +15,7 @@ pub mod coverage;
 pub mod cursors;
 pub mod dialect;
 pub mod dictionaries;
+pub mod doctor;
 pub mod enrollment;
 pub mod ephemeral;
 pub mod exits;

@@ -1,7 +1,9 @@
 //! The commands that ask a running server, as a process of their own, and what they leave in the database.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Output;
 
 use collector_api::auth::operator::{MintedApiKey, Role};
@@ -354,4 +356,85 @@ async fn profiles_are_tried_before_they_are_made_and_explained_afterwards() {
     let (code, said) = ada.bad(&bad).await;
     assert!(code == 3 && said.contains("profile.tops"), "{said}");
     assert_eq!(ada.bad(&["profiles", "show", "prod"]).await.0, 1);
+}
+
+/// The doctor's exit code, and the state of each of its checks by name; the worst of several.
+async fn examined(ada: &Terminal) -> (i32, BTreeMap<String, String>) {
+    let output = ada.run(&["--config", "server.toml", "doctor", "--output", "json"]).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut states = BTreeMap::new();
+    for check in report["checks"].as_array().unwrap() {
+        let (name, state) = (check["check"].as_str().unwrap(), check["state"].as_str().unwrap());
+        let known: &mut String = states.entry(name.to_owned()).or_default();
+        let worst = |state: &str| ["", "ok", "warn", "fail"].iter().position(|s| *s == state);
+        if worst(state) > worst(known) {
+            state.clone_into(known);
+        }
+        assert_eq!(check["advice"].is_null(), state == "ok", "{check}");
+    }
+    let code = output.status.code().unwrap();
+    assert_eq!(report["ok"], code == 0);
+    (code, states)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_finds_what_is_broken() {
+    let fleet = Fleet::create("cli_doctor").await;
+    fleet.execute(HOSTS).await;
+    let server = fleet.serve(&fleet.config()).await;
+    let ada = Terminal::open("cli_doctor_ada", &fleet, &server, Role::Viewer).await;
+    let configure = |database: &str, key: &Path, more: &str| {
+        let text = format!("database_url = {database:?}\nca_key_file = {key:?}\n{more}\n");
+        ada.write("server.toml", &text);
+    };
+    let url = fleet.database.url.as_str();
+    let doors = format!(
+        "agent_endpoints = [\"https://pf.example:7443\"]\n[agent_door]\nlisten = \"{}\"\n[operator_door]\nlisten = \"{}\"",
+        server.addresses.agent, server.addresses.operator
+    );
+    configure(url, &fleet.ca_key_file(), &doors);
+    fleet
+        .execute(concat!("update hosts set agent_version = '", env!("CARGO_PKG_VERSION"), "'"))
+        .await;
+    let (code, states) = examined(&ada).await;
+    let of = |states: &BTreeMap<String, String>, state: &str| {
+        let names = states.iter().filter(|(_, is)| *is == state).map(|(name, _)| name.clone());
+        names.collect::<Vec<_>>()
+    };
+    // Plain PostgreSQL.
+    assert_eq!(
+        (code, of(&states, "warn"), of(&states, "fail")),
+        (0, vec!["TimescaleDB".into()], vec![])
+    );
+    assert_eq!(states.len(), 14, "{states:?}");
+
+    let wrong = ada.directory.path().join("other.key");
+    fs::write(&wrong, [7; 32]).unwrap();
+    fs::set_permissions(&wrong, Permissions::from_mode(0o600)).unwrap();
+    let away = "agent_endpoints = [\"https://127.0.0.1:7443\"]\n[operator_door]\nlisten = \"192.0.2.1:7080\"";
+    configure(url, &wrong, away);
+    let (code, states) = examined(&ada).await;
+    assert_eq!(code, 1);
+    assert_eq!(of(&states, "fail"), ["operator door", "operator door TLS", "sealing key"]);
+    assert!(of(&states, "warn").contains(&"agent endpoints".to_owned()), "{states:?}");
+
+    configure(url, &fleet.ca_key_file(), &doors);
+    fleet.execute("update certificate_authorities set not_after = now() - interval '1 day' where purpose = 'server'").await;
+    fleet.execute("update hosts set agent_version = '0.0.9' where host_name = 'host-0001'").await;
+    let (code, states) = examined(&ada).await;
+    assert_eq!((code, of(&states, "fail")), (1, vec!["authorities".to_owned()]));
+    assert_eq!(states["versions"], "warn");
+    fleet.execute("delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)").await;
+    let (code, states) = examined(&ada).await;
+    assert_eq!((code, of(&states, "fail")), (1, vec!["schema".to_owned()]));
+
+    configure("postgres://ada:hunter2-canary@127.0.0.1:9/none", &fleet.ca_key_file(), &doors);
+    let (code, states) = examined(&ada).await;
+    assert_eq!((code, of(&states, "fail")), (1, vec!["database".to_owned()]));
+    let output = ada.run(&["--config", "server.toml", "doctor"]).await;
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("fail  database") && !table.contains("canary"), "{table}");
+    ada.write("server.toml", "no_such_key = 1");
+    let (code, states) = examined(&ada).await;
+    assert_eq!((code, of(&states, "fail")), (1, vec!["configuration".to_owned()]));
 }
