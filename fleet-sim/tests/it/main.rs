@@ -25,3 +25,4 @@ mod rotation;
 mod schemathesis;
 mod secrets;
 mod thousand_processes;
+mod tokens_at_rest;

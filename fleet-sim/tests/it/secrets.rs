@@ -55,7 +55,7 @@ fn start(script: &str, marker: &str, words: &[&str]) -> Result<Child> {
 }
 
 /// Every row of every table whose text holds `text`, by table.
-async fn found(connection: &mut PgConnection, text: &str) -> Result<Vec<String>> {
+pub(crate) async fn found(connection: &mut PgConnection, text: &str) -> Result<Vec<String>> {
     let tables: Vec<String> = sqlx::query_scalar(
         "select format('%I.%I', table_schema, table_name) from information_schema.tables
         where table_type = 'BASE TABLE' and table_schema = 'public'",
