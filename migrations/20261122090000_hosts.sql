@@ -47,6 +47,18 @@ create table heartbeats (
     deadline_at     timestamptz,                    -- when the host counts as silent
     interval_ms     integer,
     boot_id         uuid,
+    place           uuid,                           -- the machine, boot and state directory that holds the identity
+    place_heard_at  timestamptz,                    -- when it last stored something; null: it said that it leaves
     goodbye         text check (goodbye in ('shutdown', 'restart', 'upgrade', 'uninstall')), -- null: nothing said since it came back
     goodbye_at      timestamptz
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+-- Another machine shows a host's identity while its holder lives. What is known of it; the row of `heartbeats` is the lock.
+create table clone_conflicts (
+    host_id     uuid primary key references hosts on delete cascade,
+    rival_place uuid not null,                      -- the one refused last
+    knocked_at  timestamptz not null default now(), -- when it was
+    answers     smallint not null default 0,        -- what the holder stored since the rival came; two prove that it lives
+    detected_at timestamptz,                        -- when that was proven
+    seen_at     timestamptz                         -- when both last spoke
+);

@@ -40,9 +40,12 @@ create view procfleet_hosts as
                when b.goodbye is null
                    and now() > b.contacted_at + coalesce(b.interval_ms, 30000) * interval '1.5 ms' + interval '10 s' then 'late'
                else 'up'
-           end as liveness
+           end as liveness,
+           -- Two machines show its identity: since when, while it lasts.
+           case when c.seen_at > now() - interval '1 hour' then c.detected_at end as clone_detected_at
     from hosts h
     left join heartbeats b on b.host_id = h.host_id
+    left join clone_conflicts c on c.host_id = h.host_id
     left join lateral (
         select * from host_samples s
         where s.host_id = h.host_id

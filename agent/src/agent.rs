@@ -9,6 +9,7 @@ pub mod pace;
 pub mod run;
 pub mod runner;
 mod sampler;
+pub mod start;
 
 use std::io;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub enum AgentError {
 
 /// Samples this host.
 pub struct Agent {
-    root: Root,
+    facts_root: Root,
     runner: Runner,
     settings: Arc<Settings>,
     host_id: Uuid,
@@ -84,7 +85,10 @@ impl Agent {
         };
         let runner = Runner::start(REGISTRY, &setup).map_err(AgentError::Threads)?;
         let settings = Arc::new(config.settings());
-        Ok(Self { root, runner, settings, host_id, boot_id, facts: None, before: None })
+        // A fixture is all of its host.
+        let elsewhere = config.facts_root != std::path::Path::new("/");
+        let facts_root = if elsewhere { Root::at(&config.facts_root) } else { root };
+        Ok(Self { facts_root, runner, settings, host_id, boot_id, facts: None, before: None })
     }
 
     /// Works by `settings` from the next tick on.
@@ -156,7 +160,7 @@ impl Agent {
     }
 
     fn changed_facts(&mut self, describe_all: bool) -> Option<HostFacts> {
-        let now = facts::read(&self.root);
+        let now = facts::read(&self.facts_root);
         let send = describe_all || self.facts.as_ref() != Some(&now);
         self.facts = Some(now);
         if send { self.facts.clone() } else { None }

@@ -34,6 +34,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
     },
+    /// Keeps the identity that was made on another machine: the disk was moved here, not copied
+    Rebind,
     /// Samples this host once and prints what it saw; needs no server
     Once {
         /// How long to look, such as 500ms or 5s

@@ -34,6 +34,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What the centre cannot exceed. Must exist unless it is [`DEFAULT_LIMITS_PATH`].
     pub limits_file: PathBuf,
+    /// With the enrolment token of a host that has no identity of its own; empty: `enroll` is run by hand.
+    pub token_file: PathBuf,
+    /// Where this machine's `/proc`, `/sys` and `/etc` are, for what tells it from others.
+    pub facts_root: PathBuf,
     /// Time between two reports, ms.
     pub interval_ms: u32,
     /// Agent-door endpoints in order of preference; empty: those of the identity.
@@ -63,6 +67,8 @@ impl Default for Config {
         Self {
             state_dir: PathBuf::from("/var/lib/procfleet-agent"),
             limits_file: PathBuf::from(DEFAULT_LIMITS_PATH),
+            token_file: PathBuf::new(),
+            facts_root: PathBuf::from("/"),
             interval_ms: 30_000,
             endpoints: Vec::new(),
             collect: CollectConfig::default(),

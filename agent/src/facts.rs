@@ -21,7 +21,7 @@ pub fn read(root: &Root) -> HostFacts {
         host_name: Some(text(uname.nodename()))
             .filter(|n| !n.is_empty())
             .unwrap_or("(none)".to_owned()),
-        machine_id_hash: file("machine-id").and_then(|id| hash_machine_id(&id)),
+        machine_id_hash: file("machine-id").and_then(|id| hash_id(&id)),
         os_description: file("os-release").and_then(|text| parse_os_release(&text)),
         kernel_release: text(uname.release()),
         host_arch: text(uname.machine()),
@@ -29,10 +29,12 @@ pub fn read(root: &Root) -> HostFacts {
     }
 }
 
-/// Null unless it is 32 hex digits: `uninitialized` and an empty file are no ids.
-fn hash_machine_id(machine_id: &str) -> Option<String> {
-    let id = machine_id.trim();
-    let valid = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+/// Of a `machine-id` or a firmware's UUID. Null unless it is 32 hex digits, hyphens aside, that are not all the same:
+/// `uninitialized`, an empty file, and what firmware without an id says, are no ids.
+pub fn hash_id(id: &str) -> Option<String> {
+    let id = id.trim().replace('-', "");
+    let same = id.bytes().all(|byte| byte == id.as_bytes()[0]);
+    let valid = !same && id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let digest =
         Sha256::new().chain_update(APPLICATION_ID).chain_update(id.to_ascii_lowercase()).finalize();
     let hex =
@@ -83,12 +85,12 @@ mod tests {
 
     #[test]
     fn only_real_machine_ids_are_hashed() {
-        let hash = hash_machine_id("0123456789abcdef0123456789abcdef\n").unwrap();
+        let hash = hash_id("0123456789abcdef0123456789abcdef\n").unwrap();
         assert_eq!(hash.len(), 64);
-        assert_eq!(hash_machine_id("0123456789ABCDEF0123456789ABCDEF"), Some(hash.clone()));
+        assert_eq!(hash_id("0123456789ABCDEF0123456789ABCDEF"), Some(hash.clone()));
         assert!(!hash.contains("0123456789abcdef"));
-        assert_eq!(hash_machine_id("uninitialized\n"), None);
-        assert_eq!(hash_machine_id(""), None);
+        assert_eq!(hash_id("uninitialized\n"), None);
+        assert_eq!(hash_id(""), None);
     }
 
     #[test]

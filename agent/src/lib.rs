@@ -16,6 +16,7 @@ pub mod enroll;
 pub mod facts;
 pub mod identity;
 pub mod logs;
+pub mod machine;
 pub mod metrics;
 pub mod once;
 pub mod procfs;

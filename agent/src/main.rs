@@ -1,25 +1,24 @@
 //! The `procfleet-agent` program.
 //!
 //! Exit codes: 0 done, or stopped by a signal after a clean end; 1 failed; 2 wrong usage; 3 the host is
-//! not enrolled; 78 the configuration is not usable.
+//! not enrolled, or with the identity of another machine; 78 the configuration is not usable.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use agent::agent::run::{RunError, run, say_goodbye};
+use agent::agent::start::{self, StartError};
 use agent::cli::{Cli, Command, ConfigCommand, completions};
 use agent::config::layers::Local;
 use agent::config::{Config, ConfigError};
-use agent::enroll::{self, Enrolled};
-use agent::identity::{Identity, IdentityError};
+use agent::enroll::Enrolled;
+use agent::identity::IdentityError;
 use agent::logs::log;
 use agent::once::{Format, once};
-use agent::procfs::Root;
 use agent::show::show;
 use agent::top::top;
 use clap::Parser;
-use shared_model::Timestamp;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -45,6 +44,10 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
             run(local)?;
         }
         Command::Enroll { token_file } => enroll_host(&config, token_file.as_deref())?,
+        Command::Rebind => {
+            let identity = start::rebind(&config)?;
+            say(&format!("this machine is {} from now on", identity.host_id))?;
+        }
         Command::Once { interval, format, json } => {
             log(io::stderr, true, "error");
             once(&config, *interval, if *json { Format::Json } else { *format })?;
@@ -66,20 +69,10 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
 
 fn enroll_host(config: &Config, token_file: Option<&Path>) -> anyhow::Result<()> {
     log(io::stderr, true, "info");
-    let directory = config.identity_dir();
-    let token = match Identity::load(&directory) {
-        Ok(identity) => return say(&format!("already enrolled as {}", identity.host_id)),
-        Err(IdentityError::NotEnrolled(_)) => enroll::read_token(token_file)?,
-        Err(error) => return Err(error.into()),
-    };
-    let facts = agent::facts::read(&Root::system());
-    #[expect(clippy::disallowed_methods, reason = "enrolment happens once, now")]
-    let now = Timestamp::now_utc();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let enrolled = runtime.block_on(enroll::enroll(&token, facts, &directory, now))?;
-    token_file.map(enroll::remove_token).transpose()?;
-    let (Enrolled::New(identity) | Enrolled::Already(identity)) = enrolled;
-    say(&format!("enrolled as {}", identity.host_id))
+    match start::enroll_by_hand(config, token_file)? {
+        Enrolled::Already(identity) => say(&format!("already enrolled as {}", identity.host_id)),
+        Enrolled::New(identity) => say(&format!("enrolled as {}", identity.host_id)),
+    }
 }
 
 fn say(line: &str) -> anyhow::Result<()> {
@@ -92,7 +85,12 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
     match error.downcast_ref::<RunError>() {
         Some(RunError::Config(_)) => ExitCode::from(78),
-        Some(RunError::Identity(IdentityError::NotEnrolled(_))) => ExitCode::from(3),
+        Some(
+            RunError::Identity(IdentityError::NotEnrolled(_))
+            | RunError::Begin(
+                StartError::Identity(IdentityError::NotEnrolled(_)) | StartError::Copied(_),
+            ),
+        ) => ExitCode::from(3),
         _ => ExitCode::FAILURE,
     }
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, Url};
 use shared_model::limits::{MAX_BODY_BYTES, MAX_INFLATED_BYTES, MAX_RECORDS_PER_REQUEST};
-use shared_model::{Problem, ProblemCode, RejectedReport, ReportsAnswer};
+use shared_model::{PLACE_HEADER, Problem, ProblemCode, RejectedReport, ReportsAnswer};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -51,6 +51,8 @@ pub struct UplinkConfig {
     pub endpoints: Vec<String>,
     /// Where records go that a server cannot read (`<state_dir>/dead`). Bounded.
     pub dead_dir: PathBuf,
+    /// Where this agent runs: [`crate::machine::place`].
+    pub place: Uuid,
 }
 
 /// How delivery is going.
@@ -85,6 +87,7 @@ pub enum UplinkError {
 pub struct Uplink {
     endpoints: Vec<Url>,
     dead_dir: PathBuf,
+    place: String,
     pace: Pace,
     client: Mutex<Client>,
     status: Mutex<UplinkStatus>,
@@ -108,6 +111,8 @@ struct Delivery<'a> {
     most_records: usize,
     /// The record that was refused alone last, and how often.
     refused: (u64, u32),
+    /// The server said that another machine holds the identity, and nothing else since.
+    cloned: bool,
     failures: u32,
 }
 
@@ -154,6 +159,7 @@ impl Uplink {
         Ok(Self {
             endpoints,
             dead_dir: config.dead_dir,
+            place: config.place.to_string(),
             pace: Pace::default(),
             client: Mutex::new(client(identity)?),
             status: Mutex::default(),
@@ -184,6 +190,7 @@ impl Uplink {
             untried_stream: false,
             most_records: MAX_RECORDS_PER_REQUEST,
             refused: (0, 0),
+            cloned: false,
             failures: 0,
         };
         let too_late = async {
@@ -288,6 +295,7 @@ impl Delivery<'_> {
         let body: Vec<u8> = records.iter().flat_map(|record| &record.frame).copied().collect();
         Ok(client
             .post(url)
+            .header(PLACE_HEADER, &self.uplink.place)
             .timeout(self.uplink.pace.request)
             .header(reqwest::header::CONTENT_TYPE, "application/x-ndjson")
             .header(reqwest::header::CONTENT_ENCODING, "zstd")
@@ -303,6 +311,12 @@ impl Delivery<'_> {
             }
             None => format!("HTTP {}", answer.status),
         };
+        let cloned = problem.as_ref().is_some_and(|p| p.code == ProblemCode::CloneDetected);
+        if cloned && !std::mem::replace(&mut self.cloned, cloned) {
+            tracing::error!(
+                "another machine reports with this host's identity: this one's reports are kept and not taken. Is this disk a copy? Then stop this agent, remove its state directory, and enrol anew"
+            );
+        }
         match disposition(answer.status, problem.as_ref()) {
             Disposition::Settled => self.settle(answer, problem, records, &words),
             Disposition::NewStream => self.begin_stream(),
@@ -420,6 +434,7 @@ impl Delivery<'_> {
         let (error, wait) = match outcome {
             Outcome::Progress(pause) => {
                 self.endpoints.succeeded();
+                self.cloned = false;
                 self.failures = 0;
                 *lock(&self.uplink.status) = UplinkStatus {
                     endpoint: Some(endpoint.to_string()),

@@ -13,6 +13,7 @@ pub mod connections;
 pub mod enrollment_tokens;
 pub mod etag;
 pub mod exits;
+pub mod host_clones;
 pub mod host_configuration;
 pub mod host_identity;
 pub mod host_labels;
@@ -91,6 +92,7 @@ fn resources() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(hosts::routes())
         .merge(host_identity::routes())
+        .merge(host_clones::routes())
         .merge(host_labels::routes())
         .merge(host_purge::routes())
         .merge(profiles::routes())

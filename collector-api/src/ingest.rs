@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
-use shared_model::{ProblemCode, ReportsAnswer};
+use shared_model::{PLACE_HEADER, ProblemCode, ReportsAnswer};
 use tokio::sync::Semaphore;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -100,7 +100,7 @@ fn router() -> OpenApiRouter<IngestState> {
 }
 
 crate::problems! {
-    ReportsProblems = Malformed, Truncated, InvalidUtf8, TooDeep, NotConsecutive, NoClientCertificate,
+    ReportsProblems = BadParameter, TakeoverPending, CloneDetected, Malformed, Truncated, InvalidUtf8, TooDeep, NotConsecutive, NoClientCertificate,
         HostUnknown, CertificateRevoked, HostPending, HostQuarantined, IdentityMismatch, SequenceGap, StreamConflict, HostDecommissioned,
         BodyTooLarge, InflatedTooLarge, TooManyRecords, UnsupportedMediaType, InvalidReport,
         TimestampInFuture, TimestampTooOld, UnsupportedVersion, TooManyRequests, Internal, Overloaded,
@@ -117,6 +117,7 @@ crate::problems! {
 /// over: 422 when nothing else of the request was new, else they are listed in the answer.
 #[utoipa::path(post, path = "/v1/reports", tag = "agents", security(("agent_certificate" = [])),
     request_body(content = ref("#/components/schemas/Records"), content_type = "application/x-ndjson", description = "Records, one JSON document per line; `content-encoding: zstd`"),
+    params(("procfleet-place" = Option<Uuid>, Header, description = "Where the agent runs: tells a machine from a copy of its disk")),
     responses((status = 200, description = "Where the stream stands, committed", body = ref("#/components/schemas/ReportsAnswer")), ReportsProblems))]
 async fn post_reports(
     State(state): State<IngestState>,
@@ -125,12 +126,14 @@ async fn post_reports(
     body: Body,
 ) -> ApiResult<Json<ReportsAnswer>> {
     let announced = body::check_headers(&headers)?;
+    let place = place(&headers)?;
     state.writer.check_available()?;
     state.writer.check_room()?;
     let admitted = state.admission.enter(identity.host_id, announced.reserve)?;
     let bytes = body::read(body).await?;
-    let (batch, admitted) =
+    let (mut batch, admitted) =
         state.decode(bytes, announced.encoding, identity.host_id, admitted).await?;
+    batch.place = place;
     let stream_id = batch.stream_id;
     let outcome = state.writer.write_admitted(batch, Some(admitted)).await?;
     let mut answer = answer(stream_id, outcome)?;
@@ -209,6 +212,15 @@ fn answer(stream_id: Uuid, outcome: Outcome) -> ApiResult<ReportsAnswer> {
                 last.saturating_add(1)
             ),
         )),
+        Outcome::Wait(left) => Err(ApiError::new(
+            ProblemCode::TakeoverPending,
+            "Another machine spoke with this host's identity a moment ago: it is asked for when that one is gone. Keep the reports.",
+        )
+        .retry_after(left)),
+        Outcome::Clone => Err(ApiError::new(
+            ProblemCode::CloneDetected,
+            "Another machine holds this host's identity and reports now: was the disk copied? Nothing was stored. Keep the reports; enrol this machine with a state directory of its own.",
+        )),
         Outcome::Fork(last) => Err(conflict(
             ProblemCode::StreamConflict,
             last,
@@ -217,6 +229,14 @@ fn answer(stream_id: Uuid, outcome: Outcome) -> ApiResult<ReportsAnswer> {
             ),
         )),
     }
+}
+
+/// Where the agent says that it runs.
+fn place(headers: &HeaderMap) -> ApiResult<Option<Uuid>> {
+    let Some(value) = headers.get(PLACE_HEADER) else { return Ok(None) };
+    let place = value.to_str().ok().and_then(|text| Uuid::try_parse(text).ok());
+    let refused = || ApiError::new(ProblemCode::BadParameter, "procfleet-place must be a UUID.");
+    place.map(Some).ok_or_else(refused)
 }
 
 /// Which stream.

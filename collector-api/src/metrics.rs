@@ -49,6 +49,8 @@ pub const INGEST_GROUPS: &str = "procfleet_ingest_groups_total";
 pub const INGEST_GROUP_REQUESTS: &str = "procfleet_ingest_group_requests_total";
 /// Reports decided; `outcome`.
 pub const INGEST_REPORTS: &str = "procfleet_ingest_reports_total";
+/// Hosts whose identity two machines showed at once.
+pub const CLONES_DETECTED: &str = "procfleet_ingest_clones_detected_total";
 /// Rows stored; `table`.
 pub const INGEST_ROWS: &str = "procfleet_ingest_rows_total";
 /// Dictionary entries whose key had other content already; `table`.
@@ -140,6 +142,7 @@ fn describe() {
     describe_counter!(INGEST_GROUPS, "Transactions committed");
     describe_counter!(INGEST_GROUP_REQUESTS, "Requests in committed transactions");
     describe_counter!(INGEST_REPORTS, "Reports decided");
+    describe_counter!(CLONES_DETECTED, "Hosts whose identity two machines showed at once");
     describe_counter!(INGEST_ROWS, "Rows stored");
     describe_counter!(INGEST_COLLISIONS, "Dictionary entries whose key had other content");
     describe_counter!(MAINTENANCE_FAILURES, "Maintenance rounds that failed");

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod authorities;
 pub mod certificates;
 pub mod channels;
+pub mod clones;
 pub mod collection;
 pub mod compression;
 pub mod configurations;

@@ -50,12 +50,18 @@ impl AgentProcess {
 
     /// Enrols, and reports nothing yet.
     pub async fn enroll(options: AgentOptions, token_file: &Path) -> Result<Self> {
-        let directory = Directory::create(&options.name)?;
-        let agent = Self { options, directory, child: None };
-        fs::write(agent.config_file(), agent.configuration()?)?;
+        let agent = Self::create(options)?;
         let mut command = agent.command("enroll")?;
         command.args(["--token-file", path_text(token_file)?]);
         Child::run("enroll", agent.directory.path(), &mut command).await?;
+        Ok(agent)
+    }
+
+    /// Configures one that has whatever identity is in its state directory, and starts nothing.
+    pub fn create(options: AgentOptions) -> Result<Self> {
+        let directory = Directory::create(&options.name)?;
+        let agent = Self { options, directory, child: None };
+        fs::write(agent.config_file(), agent.configuration()?)?;
         Ok(agent)
     }
 

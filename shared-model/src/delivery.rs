@@ -5,6 +5,10 @@ use uuid::Uuid;
 
 use crate::{FieldError, ProblemCode, Timestamp};
 
+/// Header of an agent's requests: the place it runs in, a UUID made of machine, boot and state directory. It tells
+/// a machine from a copy of its disk, which holds the same certificate.
+pub const PLACE_HEADER: &str = "procfleet-place";
+
 /// 200 to `POST /v1/reports` and to `GET /v1/cursor?stream_id=…`: where the stream stands, committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportsAnswer {

@@ -40,7 +40,7 @@ pub use certificate::{
 };
 pub use configuration::{Configuration, ConfigurationAnswer, ConfigurationStatus};
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
-pub use delivery::{RejectedReport, ReportsAnswer};
+pub use delivery::{PLACE_HEADER, RejectedReport, ReportsAnswer};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};
 pub use goodbye::{Goodbye, GoodbyeNote};
 pub use host::{

@@ -132,6 +132,10 @@ problem_codes! {
     SequenceGap = 409, "Records are missing before this one";
     /// Another record is stored under this sequence (cloned machine or spool): begin a new stream.
     StreamConflict = 409, "The stream was written by another agent";
+    /// Another machine spoke with this identity a moment ago: wait whether it is still there. Keep everything.
+    TakeoverPending = 409, "Another machine spoke with this identity a moment ago";
+    /// Two machines show one identity, and the other one holds it. Keep everything, retry slowly.
+    CloneDetected = 409, "Another machine holds this identity";
     /// The CSR's key is already registered, through another token.
     KeyAlreadyRegistered = 409, "The key is already registered";
     /// The nonce is not the server's, too old, or was used: ask for another.

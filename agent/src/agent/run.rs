@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::ending;
 use super::pace::Pace;
 use super::sampler::Sampler;
+use super::start::{self, StartError};
 use super::{Agent, AgentError};
 use crate::centre::desk::Desk;
 use crate::centre::{Follower, Order};
@@ -45,6 +46,9 @@ pub enum RunError {
     /// Not enrolled, or its identity is unreadable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// No identity to run with.
+    #[error(transparent)]
+    Begin(#[from] StartError),
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -74,11 +78,13 @@ pub fn run(local: Local) -> Result<(), RunError> {
         Signals::catch()?
     };
     let own = local.with(None)?.config;
-    let identity = Identity::load(&own.identity_dir())?;
+    let identity = start::identity(&own)?;
     let limits = Limits { max_bytes: own.spool.max_bytes, ..Limits::default() };
     let spool = Arc::new(Spool::open(&own.spool_dir(), limits, identity.host_id)?);
     let endpoints = own.endpoints.clone();
-    let uplink = Uplink::new(&identity, UplinkConfig { endpoints, dead_dir: own.dead_dir() })?;
+    let place = start::place(&own);
+    let uplink =
+        Uplink::new(&identity, UplinkConfig { endpoints, dead_dir: own.dead_dir(), place })?;
     // Last: from here on, an end that nobody asked for counts against what is on trial.
     let (desk, config) = Desk::open(own.centre_path(), local)?;
     let (host_id, interval_ms) = (identity.host_id, config.interval_ms);
@@ -169,7 +175,9 @@ fn start_sampler(
 pub fn say_goodbye(config: &Config, reason: Goodbye) -> Result<bool, RunError> {
     let identity = Identity::load(&config.identity_dir())?;
     let endpoints = config.endpoints.clone();
-    let uplink = Uplink::new(&identity, UplinkConfig { endpoints, dead_dir: config.dead_dir() })?;
+    let place = start::place(config);
+    let uplink =
+        Uplink::new(&identity, UplinkConfig { endpoints, dead_dir: config.dead_dir(), place })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

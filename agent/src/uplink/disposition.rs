@@ -71,7 +71,8 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::Overloaded
             | Code::DatabaseUnavailable
             | Code::QueryTimeout
-            | Code::ShuttingDown,
+            | Code::ShuttingDown
+            | Code::TakeoverPending,
             _,
         )
         | (Code::Unknown, 408 | 425 | 429 | 500..) => Retry,
@@ -89,6 +90,7 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::RecoveryWindowPassed
             | Code::NonceInvalid
             | Code::LifecycleConflict
+            | Code::CloneDetected
             | Code::RotationConflict
             | Code::IdempotencyInProgress
             | Code::IdempotencyKeyReused
@@ -128,6 +130,7 @@ mod tests {
                 400 | 413 | 422 if code != ProblemCode::BadCsr => Split,
                 409 if code == ProblemCode::SequenceGap => Retry,
                 409 if code == ProblemCode::StreamConflict => NewStream,
+                409 if code == ProblemCode::TakeoverPending => Retry,
                 429 | 500.. => Retry,
                 _ => RetrySlowly,
             };

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use shared_model::{Goodbye, GoodbyeNote};
+use shared_model::{Goodbye, GoodbyeNote, PLACE_HEADER};
 
 use super::{Uplink, exchange, lock};
 
@@ -32,7 +32,11 @@ impl Uplink {
         endpoints.sort_by_key(|endpoint| last.as_deref() != Some(endpoint.as_str()));
         for endpoint in endpoints {
             let Ok(url) = endpoint.join("/v1/goodbye") else { continue };
-            match exchange(client.post(url).json(&GoodbyeNote { reason })).await {
+            match exchange(
+                client.post(url).header(PLACE_HEADER, &self.place).json(&GoodbyeNote { reason }),
+            )
+            .await
+            {
                 Ok(answer) if answer.status == 204 => return true,
                 Ok(answer) => tracing::debug!(%endpoint, status = answer.status, "goodbye refused"),
                 Err(error) => tracing::debug!(%endpoint, %error, "goodbye not heard"),

@@ -169,7 +169,11 @@ impl World {
             renew_after: Timestamp::UNIX_EPOCH,
             private_key_pem: key.serialize_pem(),
         };
-        let config = UplinkConfig { endpoints: Vec::new(), dead_dir: dir.join("dead") };
+        let config = UplinkConfig {
+            endpoints: Vec::new(),
+            dead_dir: dir.join("dead"),
+            place: Uuid::from_u128(4),
+        };
         let mut uplink = Uplink::new(&identity, config).unwrap();
         let moment = Duration::from_millis(1);
         uplink.pace = Pace {

@@ -77,7 +77,7 @@ pub(super) fn decode(text: &Bytes, host_id: Uuid) -> ApiResult<RecordBatch> {
     }
     let stream_id = stream_id
         .ok_or_else(|| ApiError::new(ProblemCode::Malformed, "The body holds no record."))?;
-    Ok(RecordBatch { host_id, stream_id, records })
+    Ok(RecordBatch { host_id, stream_id, place: None, records })
 }
 
 fn decode_line(line: &[u8], index: usize) -> ApiResult<(RecordHead, Content)> {

@@ -9,8 +9,8 @@ use shared_model::ProblemCode;
 use super::writer::Job;
 use crate::error::Chain;
 use crate::metrics::{
-    INGEST_COLLISIONS, INGEST_GROUP_FAILURES, INGEST_GROUP_REQUESTS, INGEST_GROUPS, INGEST_REPORTS,
-    INGEST_ROWS, INGEST_SHED,
+    CLONES_DETECTED, INGEST_COLLISIONS, INGEST_GROUP_FAILURES, INGEST_GROUP_REQUESTS,
+    INGEST_GROUPS, INGEST_REPORTS, INGEST_ROWS, INGEST_SHED,
 };
 use crate::store::StoreError;
 use crate::store::failure::Failure;
@@ -80,8 +80,8 @@ fn merged(before: Option<Outcome>, now: Outcome) -> Outcome {
             now.rejected.splice(0..0, before.rejected);
             Outcome::Moved(now)
         }
-        (Some(refused @ (Outcome::Gap(_) | Outcome::Fork(_))), _) => refused,
-        (_, now) => now,
+        (Some(Outcome::Moved(_)) | None, now) => now,
+        (Some(refused), _) => refused,
     }
 }
 
@@ -290,7 +290,13 @@ fn count(inserted: &Inserted, requests: usize) {
             }
             Outcome::Gap(_) => reports("sequence_gap", 1),
             Outcome::Fork(_) => reports("stream_conflict", 1),
+            Outcome::Wait(_) => reports("takeover_pending", 1),
+            Outcome::Clone => reports("clone_detected", 1),
         }
+    }
+    for host_id in &inserted.clones {
+        metrics::counter!(CLONES_DETECTED).increment(1);
+        tracing::warn!(host.id = %host_id, "two machines show one host's identity: the one that was first goes on, the other is refused");
     }
     for (series, rows) in SERIES.iter().zip(inserted.rows) {
         metrics::counter!(INGEST_ROWS, "table" => series.name).increment(rows);
@@ -332,8 +338,12 @@ mod tests {
         assert!(matches!(merged(Some(Outcome::Fork(1)), moved(2)), Outcome::Fork(1)));
         assert!(matches!(merged(Some(Outcome::Gap(1)), moved(2)), Outcome::Gap(1)));
         let entry = |outcome| {
-            let batch =
-                RecordBatch { host_id: Uuid::nil(), stream_id: Uuid::nil(), records: Vec::new() };
+            let batch = RecordBatch {
+                host_id: Uuid::nil(),
+                stream_id: Uuid::nil(),
+                place: None,
+                records: Vec::new(),
+            };
             Entry { job: Some(Job::of(batch).0), outcome }
         };
         assert!(entry(None).goes_on() && entry(Some(moved(1))).goes_on());
@@ -347,6 +357,7 @@ mod tests {
             outcomes: vec![moved(1), Outcome::Fork(1)],
             rows: [0; SERIES.len()],
             collisions: crate::store::dictionaries::Collisions { processes: 2, instances: 3 },
+            clones: vec![Uuid::nil()],
             reject_bodies_dropped: 4,
         };
         metrics::with_local_recorder(&recorder, || count(&inserted, 2));
@@ -356,6 +367,7 @@ mod tests {
             "procfleet_ingest_dictionary_collisions_total{table=\"process_instances\"} 3",
             "procfleet_ingest_shed_total{place=\"reject_bodies\"} 4",
             "procfleet_ingest_reports_total{outcome=\"stream_conflict\"} 1",
+            "procfleet_ingest_clones_detected_total 1",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
         }

@@ -353,8 +353,12 @@ mod tests {
         let (queue, mut receiver) = mpsc::channel(1);
         let connected = Arc::new(AtomicUsize::new(1));
         let writer = ReportWriter { queue, connected, stop: CancellationToken::new() };
-        let batch =
-            || RecordBatch { host_id: Uuid::nil(), stream_id: Uuid::nil(), records: Vec::new() };
+        let batch = || RecordBatch {
+            host_id: Uuid::nil(),
+            stream_id: Uuid::nil(),
+            place: None,
+            records: Vec::new(),
+        };
         let mut waiting = pin!(writer.write(batch()));
         assert!(once(waiting.as_mut()).is_pending(), "queued");
         let Poll::Ready(Err(refused)) = once(pin!(writer.write(batch()))) else {

@@ -1,6 +1,7 @@
 //! Who changed what: rows written in the transaction of the change, never changed or removed.
 
 use serde::Serialize;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -61,18 +62,18 @@ pub struct AuditRow {
 
 /// Writes the row of a change of a host.
 pub(super) async fn record_host(
-    transaction: &mut sqlx::PgTransaction<'_>,
+    connection: &mut PgConnection,
     actor: &Actor,
     action: &str,
     host_id: Uuid,
     detail: serde_json::Value,
 ) -> Result<(), sqlx::Error> {
-    record(transaction, actor, action, ("host", &host_id.to_string()), detail).await
+    record(connection, actor, action, ("host", &host_id.to_string()), detail).await
 }
 
 /// Writes the row of a change of any object: its type and id.
 pub(super) async fn record(
-    transaction: &mut sqlx::PgTransaction<'_>,
+    connection: &mut PgConnection,
     actor: &Actor,
     action: &str,
     (object_type, object_id): (&str, &str),
@@ -90,7 +91,7 @@ pub(super) async fn record(
         object_id,
         detail,
     )
-    .execute(&mut **transaction)
+    .execute(connection)
     .await?;
     Ok(())
 }

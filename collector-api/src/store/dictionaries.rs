@@ -24,10 +24,13 @@ struct Described<'a> {
 }
 
 /// What the newest of the group's reports says of a host.
+#[derive(Default)]
 struct Heartbeat<'a> {
     /// Null when every record of the host was rejected or a gap: heard of, but nothing sampled.
     newest: Option<&'a PreparedReport>,
     facts: Option<&'a HostFacts>,
+    /// Where its agent runs; null: it did not say.
+    place: Option<Uuid>,
 }
 
 /// Everything but series rows that a group of reports brings.
@@ -41,8 +44,9 @@ pub(super) struct Dictionaries<'a> {
 
 impl<'a> Dictionaries<'a> {
     /// The host was heard of.
-    pub(super) fn heard(&mut self, host_id: Uuid) {
-        self.heartbeats.entry(host_id).or_insert(Heartbeat { newest: None, facts: None });
+    pub(super) fn heard(&mut self, host_id: Uuid, place: Option<Uuid>) {
+        let heartbeat = self.heartbeats.entry(host_id).or_default();
+        heartbeat.place = place.or(heartbeat.place);
     }
 
     /// Takes what a report that is about to be stored brings.
@@ -59,8 +63,7 @@ impl<'a> Dictionaries<'a> {
                 self.instances.insert(key, described);
             }
         }
-        let heartbeat =
-            self.heartbeats.entry(host_id).or_insert(Heartbeat { newest: None, facts: None });
+        let heartbeat = self.heartbeats.entry(host_id).or_default();
         if heartbeat.newest.is_none_or(|newest| newest.sampled_at <= report.sampled_at) {
             heartbeat.newest = Some(report);
         }
@@ -220,15 +223,17 @@ impl<'a> Dictionaries<'a> {
         let offsets: Vec<_> =
             newest().map(|report| report.and_then(|r| r.clock_offset_ms)).collect();
         let boots: Vec<_> = newest().map(|report| report.map(|r| r.boot_id)).collect();
+        let places: Vec<_> = self.heartbeats.values().map(|heartbeat| heartbeat.place).collect();
         // Joined with hosts: a host deleted meanwhile must not make the group fail.
         sqlx::query!(
             "/* store::dictionaries::save_hosts */
             insert into heartbeats as known
-                (host_id, last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, interval_ms, boot_id, deadline_at)
+                (host_id, last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, interval_ms, boot_id, deadline_at,
+                place, place_heard_at)
             select host_id, now(), now(), sampled_at, clock_offset_ms, interval_ms, boot_id,
-                procfleet_deadline(now(), interval_ms)
-            from unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::uuid[], $5::bigint[])
-                as t (host_id, sampled_at, interval_ms, boot_id, clock_offset_ms)
+                procfleet_deadline(now(), interval_ms), place, case when place is not null then now() end
+            from unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::uuid[], $5::bigint[], $6::uuid[])
+                as t (host_id, sampled_at, interval_ms, boot_id, clock_offset_ms, place)
             where exists (select from hosts where hosts.host_id = t.host_id)
             order by host_id
             on conflict (host_id) do update set
@@ -241,13 +246,16 @@ impl<'a> Dictionaries<'a> {
                 last_sampled_at = greatest(known.last_sampled_at, excluded.last_sampled_at),
                 interval_ms = coalesce(excluded.interval_ms, known.interval_ms),
                 boot_id = coalesce(excluded.boot_id, known.boot_id),
+                place = coalesce(excluded.place, known.place),
+                place_heard_at = coalesce(excluded.place_heard_at, known.place_heard_at),
                 deadline_at = procfleet_deadline(greatest(known.contacted_at, excluded.contacted_at),
                     coalesce(excluded.interval_ms, known.interval_ms))",
             &hosts,
             &sampled as _,
             &intervals as _,
             &boots as _,
-            &offsets as _
+            &offsets as _,
+            &places as _
         )
         .execute(&mut *connection)
         .await

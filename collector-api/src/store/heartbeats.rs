@@ -29,18 +29,26 @@ impl Store {
         Ok(())
     }
 
-    /// The agent of a host stops and says why. One that means to come back has five minutes more.
-    pub async fn say_goodbye(&self, host_id: Uuid, goodbye: Goodbye) -> Result<(), StoreError> {
+    /// The agent of a host stops and says why. One that means to come back has five minutes more, and holds
+    /// the identity meanwhile. Of a place that does not hold it nothing is believed (`store::clones`).
+    pub async fn say_goodbye(
+        &self,
+        host_id: Uuid,
+        goodbye: Goodbye,
+        place: Option<Uuid>,
+    ) -> Result<(), StoreError> {
         let comes_back = matches!(goodbye, Goodbye::Restart | Goodbye::Upgrade);
         sqlx::query!(
             "-- Store::say_goodbye
             update heartbeats set contacted_at = now(), goodbye = $2, goodbye_at = now(),
+                place_heard_at = case when $3 then place_heard_at end,
                 deadline_at = procfleet_deadline(now(), interval_ms)
                     + case when $3 then interval '5 minutes' else interval '0' end
-            where host_id = $1",
+            where host_id = $1 and ($4::uuid is null or place is null or place = $4)",
             host_id,
             goodbye.as_str(),
             comes_back,
+            place,
         )
         .execute(&self.pool)
         .await

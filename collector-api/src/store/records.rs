@@ -16,6 +16,8 @@ pub struct RecordBatch {
     pub host_id: Uuid,
     /// Incarnation of the agent's spool.
     pub stream_id: Uuid,
+    /// Where the agent runs that sent them; none: it did not say.
+    pub place: Option<Uuid>,
     /// At least one; each begins after the end of the one before.
     pub records: Vec<PreparedRecord>,
 }

@@ -7,14 +7,16 @@
 //!
 //! The group's own clock is the database's (`now()`), so replicas with wrong clocks do no harm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use shared_model::{ProblemCode, RejectedReport, Timestamp, limits};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
+use super::clones::{self, Claim, Holder};
 use super::copy::copy_in;
 use super::cursors::{self, Cursor, Decision, LockedCursor, Window};
 use super::dialect::Dialect;
@@ -55,6 +57,10 @@ pub enum Outcome {
     Gap(u64),
     /// Nothing stored: another writer used this stream; the cursor stands at this sequence.
     Fork(u64),
+    /// Nothing stored: another machine spoke with this identity a moment ago.
+    Wait(Duration),
+    /// Nothing stored: another machine holds this identity.
+    Clone,
 }
 
 /// A cursor that stands at or after the unit's last record.
@@ -81,6 +87,8 @@ pub struct Inserted {
     pub rows: [u64; SERIES.len()],
     /// Dictionary entries that collided.
     pub collisions: Collisions,
+    /// Hosts that are two machines, as was proven now.
+    pub clones: Vec<Uuid>,
     /// Bodies of older rejects dropped.
     pub reject_bodies_dropped: u64,
 }
@@ -184,6 +192,7 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
         units.iter().map(|unit| (unit.batch.host_id, unit.batch.stream_id)).collect();
     let (hosts, ids): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
     let mut locked = cursors::lock(connection, &hosts, &ids).await?;
+    let mut holders = lock_holders(connection, units).await?;
     let mut accepted = Accepted::default();
     let outcomes = units
         .iter()
@@ -195,7 +204,9 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
             let index = found.map_err(|_| {
                 StoreError::of("insert_reports.lock_cursors")(sqlx::Error::RowNotFound)
             })?;
-            Ok(accepted.decide(unit, &mut locked.cursors[index], locked.window))
+            let mut alone = Holder::default();
+            let holder = holders.get_mut(&unit.batch.host_id).unwrap_or(&mut alone);
+            Ok(accepted.decide(unit, &mut locked.cursors[index], holder, locked.window))
         })
         .collect::<Result<Vec<Outcome>, StoreError>>()?;
     let reject_bodies_dropped = save_rejects(connection, &accepted.rejects).await?;
@@ -205,19 +216,44 @@ async fn insert(connection: &mut PgConnection, units: &[Unit<'_>]) -> Result<Ins
     let moved: Vec<&LockedCursor> = locked.cursors.iter().collect();
     cursors::save(connection, &moved).await?;
     accepted.dictionaries.save_hosts(connection).await?;
-    Ok(Inserted { outcomes, rows, collisions, reject_bodies_dropped })
+    let clones = clones::save(connection, &holders).await?;
+    Ok(Inserted { outcomes, rows, collisions, clones, reject_bodies_dropped })
+}
+
+/// Those of the hosts whose agents say where they run.
+async fn lock_holders(
+    connection: &mut PgConnection,
+    units: &[Unit<'_>],
+) -> Result<BTreeMap<Uuid, Holder>, StoreError> {
+    let named = units.iter().filter(|unit| unit.batch.place.is_some());
+    let hosts: BTreeSet<Uuid> = named.map(|unit| unit.batch.host_id).collect();
+    if hosts.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    clones::lock(connection, &hosts.into_iter().collect::<Vec<_>>()).await
 }
 
 impl<'a> Accepted<'a> {
-    fn decide(&mut self, unit: &Unit<'a>, locked: &mut LockedCursor, window: Window) -> Outcome {
+    fn decide(
+        &mut self,
+        unit: &Unit<'a>,
+        locked: &mut LockedCursor,
+        holder: &mut Holder,
+        window: Window,
+    ) -> Outcome {
         let (batch, cursor) = (unit.batch, &mut locked.cursor);
+        match holder.claim(batch.place) {
+            Claim::Holds => {}
+            Claim::Wait(left) => return Outcome::Wait(left),
+            Claim::Clone => return Outcome::Clone,
+        }
         let records = &batch.records[unit.records.clone()];
         let new_from = match cursor.decide(records) {
             Decision::Gap => return Outcome::Gap(cursor.last_sequence),
             Decision::Fork => return Outcome::Fork(cursor.last_sequence),
             Decision::NewFrom(index) => index,
         };
-        self.dictionaries.heard(batch.host_id);
+        self.dictionaries.heard(batch.host_id, batch.place);
         let (mut stored, mut rejected) = (0, Vec::new());
         for record in &records[new_from..] {
             let first_sequence = record.first_sequence.max(cursor.last_sequence + 1);
@@ -251,6 +287,9 @@ impl<'a> Accepted<'a> {
                 }
             }
             *cursor = Cursor { last_sequence: record.sequence, last_digest: record.digest() };
+        }
+        if new_from < records.len() && batch.place.is_some() {
+            holder.stored();
         }
         Outcome::Moved(Moved {
             acknowledged_sequence: cursor.last_sequence,

@@ -23,7 +23,12 @@ fn batch(host: &Host, record: &Record) -> RecordBatch {
         line: Bytes::new(),
         content: Content::Report(Box::new(PreparedReport::new(report))),
     };
-    RecordBatch { host_id: host.host_id, stream_id: host.stream_id, records: vec![record] }
+    RecordBatch {
+        host_id: host.host_id,
+        stream_id: host.stream_id,
+        place: None,
+        records: vec![record],
+    }
 }
 
 async fn insert(database: &TestDatabase, batches: &[RecordBatch]) -> Inserted {

@@ -19,7 +19,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::fleet::{DEADLINE, Fleet};
 
 /// The whole directory after a renewal that is done.
-const DONE: [&str; 1] = ["identity.json"];
+const DONE: [&str; 2] = ["identity.json", "machine.json"];
 
 fn keeper(dir: &Path) -> Result<Keeper> {
     let identity = Identity::load(dir)?;

@@ -9,6 +9,7 @@ mod balancers;
 mod browser;
 mod certificates;
 mod clock;
+mod clones;
 mod configuration;
 mod delivery;
 mod exactly_once;

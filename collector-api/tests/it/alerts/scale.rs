@@ -62,11 +62,8 @@ async fn a_sweep_over_a_hundred_thousand_heartbeats_that_all_move() {
         sweeps[SWEEPS - 1]
     );
     let late = "select max(extract(epoch from a.fired_at - b.last_seen_at) * 1000)::bigint
-         from alerts a join heartbeats b using (host_id) where a.rule = 'host_silent' and b.interval_ms = 1000";
-    assert!(
-        alerting.host_alerts().await >= 3,
-        "more: the machine could not keep the pace of contacts"
-    );
+         from alerts a join heartbeats b using (host_id) where a.rule = 'host_silent'";
+    assert_eq!(alerting.host_alerts().await, 3);
     println!(
         "silence of hosts that report every second: found after {} ms",
         alerting.count(late).await

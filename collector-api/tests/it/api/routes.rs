@@ -82,6 +82,7 @@ const ROUTES: &[(&str, &str, Role, Effect)] = &[
     ("GET", "/v1/hosts/{host}", Viewer, Reads),
     ("GET", "/v1/hosts/{host}/certificates", Viewer, Reads),
     ("DELETE", "/v1/hosts/{host}/certificates", Admin, Audited("", "host.revoke_certificates")),
+    ("DELETE", "/v1/hosts/{host}/clone-conflict", Admin, Audited("", "host.clear_clone_conflict")),
     ("GET", "/v1/hosts/{host}/configuration", Viewer, Reads),
     (
         "PUT",
