@@ -11,6 +11,7 @@ use shared_model::{
 
 use super::{CertificateError, Keeper, exchange, url};
 use crate::identity::{Identity, next};
+use crate::server_clock::since_boot;
 use crate::tls;
 
 impl Keeper {
@@ -52,8 +53,12 @@ impl Keeper {
         identity: &Identity,
     ) -> Result<(), CertificateError> {
         let client = client(identity, Some(identity))?;
+        let asked_at = since_boot();
         let asked = client.get(url(endpoint, "/v1/certificate")?);
         let answer: CertificateInUse = exchange::send(asked, endpoint).await?;
+        // The uplink may not have been answered for long: without this, a host whose clock is behind would
+        // let the new certificate end as well.
+        self.clock.learn(answer.server_time, asked_at, since_boot());
         if answer.host_id != self.identity.host_id {
             return Err(CertificateError::BadAnswer {
                 endpoint: endpoint.to_owned(),

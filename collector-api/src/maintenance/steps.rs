@@ -97,7 +97,7 @@ impl Step {
             Self::Dictionaries => collect(connection).await,
             Self::Rejects => connection.purge_rejects().await,
             Self::Alerts => connection.purge_alerts().await,
-            Self::Ephemeral => connection.end_ephemeral().await,
+            Self::Ephemeral => connection.retire_ephemeral().await,
             Self::Purges => purge(connection).await,
             Self::Ahead | Self::Retention | Self::Compression | Self::Sizes => {
                 let (mut items, mut outcome) = (0, Ok(()));

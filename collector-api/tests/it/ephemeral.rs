@@ -1,4 +1,4 @@
-//! What a token says of its hosts, and the end of those that come and go.
+//! Ephemeral hosts: the server ends those that are gone, and only those.
 
 use std::time::Duration;
 
@@ -8,60 +8,76 @@ use collector_api::store::audit::Actor;
 use uuid::Uuid;
 
 use crate::certificates::Identity;
-use crate::fleet::{Fleet, Server};
+use crate::fleet::Fleet;
 
-async fn enroll(fleet: &Fleet, server: &Server, ephemeral: bool) -> Uuid {
-    let request = TokenRequest {
-        name: "autoscaled".into(),
-        ttl: Duration::from_hours(1),
-        labels: [("env".to_owned(), "prod".to_owned())].into(),
-        ephemeral,
-        ..TokenRequest::default()
-    };
-    let endpoints = vec!["https://127.0.0.1:1".to_owned()];
-    let token = join_token::create(&fleet.store, endpoints, &request, &Actor::cli()).await.unwrap();
-    Identity::enroll_with(fleet, server, &token).await.given.host_id
-}
+/// Hosts that are only rows: name, ephemeral, life cycle, heartbeat.
+const HOSTS: &str = r"
+    with token as (
+        insert into enrollment_tokens (token_id, name, secret_sha256, expires_at)
+        values ('00000000-0000-0000-0000-000000000001', 't', sha256('x'), now() + interval '1 day')
+        returning token_id
+    ), given (name, ephemeral, lifecycle, enrolled, seen, deadline, goodbye, said) as (values
+        ('up', true, 'active', 9999, 10, -90, null, null),
+        ('silent for long', true, 'active', 9999, 1900, 1810, null, null),
+        ('silent just now', true, 'active', 9999, 1900, 1790, null, null),
+        ('shut down', true, 'active', 9999, 400, 300, 'shutdown', 310),
+        ('shut down just now', true, 'active', 9999, 400, 300, 'shutdown', 290),
+        ('uninstalled', true, 'active', 9999, 400, 300, 'uninstall', 310),
+        ('restarts', true, 'active', 9999, 400, 100, 'restart', 390),
+        ('never reported', true, 'active', 86500, null, null, null, null),
+        ('enrolled just now', true, 'active', 3600, null, null, null, null),
+        ('waits', true, 'pending', 90000, 86500, 86500, null, null),
+        ('set aside', true, 'quarantined', 90000, 86500, 86500, 'shutdown', 86500),
+        ('stays', false, 'active', 90000, 86500, 86500, null, null),
+        ('stays, shut down', false, 'active', 90000, 86500, 86500, 'shutdown', 86500)
+    ), made as (
+        insert into hosts (host_id, host_name, kernel_release, host_arch, agent_version, enrollment_token_id,
+            lifecycle, ephemeral, enrolled_at)
+        select md5(name)::uuid, name, '6.1', 'x86_64', '0.1', token_id, lifecycle, ephemeral,
+            now() - enrolled * interval '1 s' from token, given
+        returning host_id
+    )
+    insert into heartbeats (host_id, last_seen_at, contacted_at, last_sampled_at, deadline_at, interval_ms, goodbye, goodbye_at)
+    select md5(name)::uuid, now() - seen * interval '1 s', now() - seen * interval '1 s', now() - seen * interval '1 s',
+        now() - deadline * interval '1 s', 30000, goodbye, now() - said * interval '1 s' from given";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hosts_that_come_and_go_are_ended_and_wake_nobody() {
+async fn those_that_are_gone_end_without_an_alert_and_all_others_stay() {
     let fleet = Fleet::create("ephemeral").await;
-    let server = fleet.serve(&fleet.config()).await;
-    let mut hosts = Vec::new();
-    for ephemeral in [true, true, true, true, false] {
-        hosts.push(enroll(&fleet, &server, ephemeral).await);
-    }
-    let labelled = "select count(*) from hosts where labels = '{\"env\": \"prod\"}'";
-    assert_eq!(fleet.count(labelled).await, 5);
-    // One said goodbye, one vanished, one did both of late, one never reported; the last one is no such host.
-    fleet
-        .execute(
-            "with numbered as (select host_id, row_number() over (order by enrolled_at, host_id) as n from hosts)
-            update heartbeats b set last_seen_at = now() - interval '2 hours', contacted_at = now() - interval '2 hours',
-                deadline_at = case n when 3 then now() - interval '59 minutes' else now() - interval '61 minutes' end,
-                goodbye = case n when 1 then 'shutdown' end,
-                goodbye_at = case n when 1 then now() - interval '11 minutes' end
-            from numbered where numbered.host_id = b.host_id and n <> 4",
-        )
-        .await;
-    assert_eq!(fleet.store.sweep_silence().await.unwrap().opened, 1, "of the one that stays");
-
-    // The server would do it within a minute; its end frees the lease.
-    server.lifecycle.draining.cancel();
-    server.lifecycle.run(Duration::ZERO).await.unwrap();
+    fleet.execute(HOSTS).await;
     let mut worker = fleet.store.maintenance_connection(Uuid::new_v4()).await.unwrap().unwrap();
+    let decommissioned = "select count(*) from hosts where lifecycle = 'decommissioned'";
+    for unsure in [
+        "update alert_sweep set last_ok_at = null",
+        "update alert_sweep set last_ok_at = now() - interval '21 s'",
+        "update alert_sweep set last_ok_at = now(), deaf_since = now()",
+    ] {
+        fleet.execute(unsure).await;
+        assert_eq!(worker.retire_ephemeral().await.unwrap(), 0, "{unsure}");
+    }
+    fleet.execute("update alert_sweep set last_ok_at = null, deaf_since = null").await;
+    fleet.store.sweep_silence().await.unwrap();
+    let alerts = "select count(*) from alerts a join hosts h using (host_id) where h.ephemeral and a.rule = 'host_silent'";
+    assert_eq!(fleet.count(alerts).await, 0, "ephemeral hosts go silent unheard");
+    assert_eq!(
+        fleet.count("select count(*) from alerts where rule = 'host_silent'").await,
+        1,
+        "the one that stays is told"
+    );
     maintenance::work(&mut worker, Duration::ZERO).await.unwrap();
-    let ended = "select count(*) from hosts where lifecycle = 'decommissioned' and ephemeral";
-    assert_eq!(fleet.count(ended).await, 2);
-    let audited = "select count(*) from audit_events e join hosts h on h.host_id::text = e.object_id
-        where e.action = 'host.decommission' and e.actor = 'server' and h.lifecycle_reason in ('ephemeral: shutdown', 'ephemeral: silent')";
-    assert_eq!(fleet.count(audited).await, 2);
-    fleet.execute("update hosts set enrolled_at = now() - interval '61 minutes'").await;
-    fleet.execute("update heartbeats set deadline_at = now() - interval '61 minutes' where deadline_at is not null").await;
-    maintenance::work(&mut worker, Duration::ZERO).await.unwrap();
-    assert_eq!(fleet.count(ended).await, 4);
-    assert_eq!(fleet.count("select count(*) from hosts where lifecycle = 'active'").await, 1);
-    assert_eq!(hosts.len(), 5);
+    assert_eq!(fleet.count(decommissioned).await, 4);
+    assert_eq!(worker.retire_ephemeral().await.unwrap(), 0, "once");
+
+    let gone = "select count(*) from hosts where lifecycle = 'decommissioned'
+        and host_name in ('never reported', 'shut down', 'silent for long', 'uninstalled')";
+    assert_eq!(fleet.count(gone).await, 4);
+    let audited =
+        "select count(*) from audit_events where actor = 'server' and action = 'host.decommission'
+        and object_id in (select host_id::text from hosts where lifecycle = 'decommissioned')";
+    assert_eq!(fleet.count(audited).await, 4);
+    let reasons =
+        "select count(*) from hosts where lifecycle_reason = 'ephemeral, and it shut down'";
+    assert_eq!(fleet.count(reasons).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,4 +91,18 @@ async fn a_token_has_labels_that_hosts_can_have() {
         assert!(matches!(refused, Err(CreateTokenError::Labels(_))));
     }
     assert_eq!(fleet.count("select count(*) from enrollment_tokens").await, 0);
+
+    let request = TokenRequest {
+        name: "autoscaled".into(),
+        ttl: Duration::from_hours(1),
+        labels: [("env".to_owned(), "prod".to_owned())].into(),
+        ephemeral: true,
+        ..TokenRequest::default()
+    };
+    let endpoints = vec!["https://127.0.0.1:1".to_owned()];
+    let token = join_token::create(&fleet.store, endpoints, &request, &Actor::cli()).await.unwrap();
+    let server = fleet.serve(&fleet.config()).await;
+    Identity::enroll_with(&fleet, &server, &token).await;
+    let enrolled = "select count(*) from hosts where ephemeral and labels = '{\"env\": \"prod\"}'";
+    assert_eq!(fleet.count(enrolled).await, 1);
 }

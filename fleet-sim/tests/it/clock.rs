@@ -119,7 +119,7 @@ async fn a_host_that_was_off_for_a_hundred_days_is_back_by_itself() -> Result<()
 
 #[tokio::test]
 async fn an_expired_certificate_is_recovered_with_a_clock_ten_years_off() -> Result<()> {
-    let (_database, deployment, doors, token) = short_lived("wrong-recovery", 6).await?;
+    let (_database, deployment, doors, token) = short_lived("wrong-recovery", 15).await?;
     let server = deployment.start("server", doors).await?;
     let mut database = PgConnection::connect(&deployment.database_url).await?;
     let clock = FakeClock::create()?;
