@@ -131,7 +131,11 @@ impl World {
             renew_after: Timestamp::UNIX_EPOCH,
             private_key_pem: key.serialize_pem(),
         };
-        let config = UplinkConfig { endpoints: Vec::new(), dead_dir: dir.join("dead") };
+        let config = UplinkConfig {
+            endpoints: Vec::new(),
+            dead_dir: dir.join("dead"),
+            place: Uuid::from_u128(4),
+        };
         let uplink = Uplink::new(&identity, config).unwrap();
         let local = Local::parse("interval_ms = 20000").unwrap();
         let (desk, config) = Desk::open(dir.join("configuration.json"), local).unwrap();
