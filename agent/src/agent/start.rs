@@ -1,4 +1,4 @@
-//! The identity to run with: the one on disk, if it is this machine's ([`machine`](crate::machine)), or a new one
+//! The identity to run with: the one on disk, if it is this machine's ([`crate::machine`]), or a new one
 //! where the configuration names a token.
 
 use std::io;

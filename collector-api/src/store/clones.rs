@@ -57,6 +57,7 @@ pub(super) struct Holder {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a row, none of which decides another")]
 struct Conflict {
     rival: Uuid,
     answers: i16,
