@@ -95,6 +95,8 @@ pub struct Uplink {
     contact: watch::Sender<Contact>,
     delivered: watch::Sender<Delivered>,
     clock: ServerClock,
+    /// Another certificate: what failed with the last one need not wait.
+    renewed: Notify,
 }
 
 /// One delivery: what its loop remembers between two requests.
@@ -167,12 +169,15 @@ impl Uplink {
             contact: watch::channel(Contact::default()).0,
             delivered: watch::channel(Delivered::default()).0,
             clock: ServerClock::default(),
+            renewed: Notify::new(),
         })
     }
 
-    /// Uses another certificate from the next request on; the connection with the old one is closed.
+    /// Uses another certificate from the next request on, which comes at once if the last one failed; the connection
+    /// with the old one is closed.
     pub fn replace_identity(&self, identity: &Identity) -> Result<(), UplinkError> {
         *lock(&self.client) = client(identity)?;
+        self.renewed.notify_one();
         Ok(())
     }
 
@@ -472,6 +477,7 @@ impl Delivery<'_> {
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
+            () = self.uplink.renewed.notified() => true,
             () = self.stop.cancelled() => false,
         }
     }

@@ -12,6 +12,7 @@ mod commit;
 mod community;
 mod concurrency;
 mod configuration;
+mod contract;
 mod dictionaries;
 mod doors;
 mod enrollment;

@@ -176,7 +176,7 @@ async fn the_width_of_partitions_follows_their_size() {
         let rows = 13 * 20;
         assert_eq!(count(&database, "select count(*) from process_samples").await, rows);
         let noted = "select count(*) from maintenance_steps where finished_at is not null and error is null";
-        assert_eq!(count(&database, noted).await, 8);
+        assert_eq!(count(&database, noted).await, 11);
         let measured = "select count(*) from maintenance_tables where partitions > 0 and bytes > 0";
         assert_eq!(
             count(&database, measured).await,

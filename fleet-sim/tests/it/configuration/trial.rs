@@ -30,6 +30,14 @@ async fn an_agent_that_is_killed_on_trial_twice_goes_back_and_says_so() -> Resul
     let bad = operator.in_force(&mut agent).await?["hash"].clone();
     agent.kill()?;
     agent.run()?;
+    // Killed before it counted its start it would not have ended on trial.
+    eventually(DEADLINE, "the agent runs again", async || {
+        agent.check_alive()?;
+        let starts = agent.log().matches("\"the agent runs\"").count();
+        ensure!(starts == 2, "{starts} starts");
+        Ok(())
+    })
+    .await?;
     let shown = operator.in_force(&mut agent).await?;
     assert_eq!((&shown["status"]["applied"], &shown["status"]["failed"]), (&bad, &json!(null)));
     agent.kill()?;
