@@ -171,7 +171,7 @@ fn planted_breaks_are_found_and_additions_are_none() {
         "{field:?}"
     );
     let kind = after(&|d| {
-        d["components"]["schemas"]["Profile"]["properties"]["version"]["type"] = "string".into()
+        d["components"]["schemas"]["Profile"]["properties"]["version"]["type"] = "string".into();
     });
     assert!(!kind.is_empty());
     let demand = after(&|d| {
