@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
+use crate::identity::Identity;
 use crate::spool::Position;
 use crate::tls;
 
@@ -38,6 +39,22 @@ impl Authority {
             write!(hex, "{byte:02x}").unwrap();
             hex
         })
+    }
+
+    /// What host 3 got from it: servers at `endpoints` are its own.
+    pub(crate) fn identity(&self, endpoints: Vec<String>) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            host_id: Uuid::from_u128(3),
+            endpoints,
+            certificate_chain_pem: certificate.pem(),
+            ca_bundle_pem: self.issuer.pem(),
+            trust_id: None,
+            not_after: Timestamp::UNIX_EPOCH,
+            renew_after: Timestamp::UNIX_EPOCH,
+            private_key_pem: key.serialize_pem(),
+        }
     }
 
     /// A certificate for 127.0.0.1 and its key; `edit` may spoil it.

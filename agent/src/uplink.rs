@@ -125,6 +125,8 @@ struct Answer {
     trust: Option<String>,
     configuration: Option<String>,
     body: Vec<u8>,
+    /// When it was asked for and read, since boot.
+    exchanged: (Duration, Duration),
 }
 
 /// How one request ended.
@@ -213,13 +215,6 @@ impl Uplink {
         self.clock.clone()
     }
 
-    fn learn_time(&self, answer: &Answer, asked: Duration) {
-        let now = since_boot();
-        if let Ok(answer) = serde_json::from_slice::<ReportsAnswer>(&answer.body) {
-            self.clock.learn(answer.server_time, asked, now);
-        }
-    }
-
     /// How delivery is going, from any thread.
     pub fn status(&self) -> UplinkStatus {
         lock(&self.status).clone()
@@ -250,11 +245,9 @@ impl Delivery<'_> {
             let now = Instant::now();
             let index = self.endpoints.choose(now, self.uplink.pace.probe, tls::random_unit());
             let endpoint = &self.uplink.endpoints[index];
-            let asked = since_boot();
             let outcome = match self.request(endpoint, &records) {
                 Ok(request) => match exchange(request).await {
                     Ok(mut answer) => {
-                        self.uplink.learn_time(&answer, asked);
                         self.uplink.note_headers(&mut answer);
                         self.decide(&answer, &records)
                     }
@@ -352,9 +345,11 @@ impl Delivery<'_> {
         let (cursor, rejected, pause) = match problem {
             Some(problem) => (problem.acknowledged_sequence, problem.rejected, None),
             None => match serde_json::from_slice::<ReportsAnswer>(&answer.body) {
-                Ok(answer) if answer.stream_id == stream_id => {
-                    let pause = answer.next_send_after_ms.map(u64::from).map(Duration::from_millis);
-                    (Some(answer.acknowledged_sequence), answer.rejected, pause)
+                Ok(told) if told.stream_id == stream_id => {
+                    let (asked, answered) = answer.exchanged;
+                    self.uplink.clock.learn(told.server_time, asked, answered);
+                    let pause = told.next_send_after_ms.map(u64::from).map(Duration::from_millis);
+                    (Some(told.acknowledged_sequence), told.rejected, pause)
                 }
                 _ => (None, Vec::new(), None),
             },
@@ -484,6 +479,7 @@ impl Delivery<'_> {
 }
 
 async fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let asked = since_boot();
     let mut response = request.send().await?;
     Ok(Answer {
         status: response.status().as_u16(),
@@ -491,5 +487,6 @@ async fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
         trust: news::trust(&response),
         configuration: news::configuration(&response),
         body: tls::read_capped(&mut response, MAX_ANSWER_BYTES).await?,
+        exchanged: (asked, since_boot()),
     })
 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::selector::{Selector, SelectorError};
 use crate::store::configurations::HostLayers;
-use crate::store::profiles::Profile;
+use crate::store::profiles::{Profile, ProfileText};
 
 /// Who set a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -111,15 +111,14 @@ pub struct StoredProfile {
 }
 
 impl StoredProfile {
-    /// Reads one as it is stored.
-    pub fn read(profile: Profile) -> Result<Self, ConfigurationError> {
-        let Profile { profile_id, name, priority, .. } = profile;
-        let selector = match profile.selector.as_deref().map(Selector::parse).transpose() {
+    /// Reads one as operators wrote it, checked.
+    pub fn new(profile_id: Uuid, text: ProfileText) -> Result<Self, ConfigurationError> {
+        let ProfileText { name, selector, priority, configuration } = text;
+        let selector = match selector.as_deref().map(Selector::parse).transpose() {
             Ok(selector) => selector.unwrap_or_default(),
             Err(source) => return Err(ConfigurationError::Selector { profile: name, source }),
         };
-        let values =
-            serde_json::from_value(profile.configuration).map_err(ConfigurationError::Form)?;
+        let values = serde_json::from_value(configuration).map_err(ConfigurationError::Form)?;
         Ok(Self { origin: Origin::Profile { profile_id, name, priority }, selector, values })
     }
 
@@ -134,7 +133,12 @@ impl StoredProfile {
 
 /// Reads profiles as they are stored.
 pub fn stored_profiles(profiles: Vec<Profile>) -> Result<Vec<StoredProfile>, ConfigurationError> {
-    profiles.into_iter().map(StoredProfile::read).collect()
+    let read = |profile: Profile| {
+        let Profile { profile_id, name, selector, priority, configuration, .. } = profile;
+        let text = ProfileText { name, selector, priority, configuration };
+        StoredProfile::new(profile_id, text)
+    };
+    profiles.into_iter().map(read).collect()
 }
 
 /// The layers of a host.

@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use shared_model::{Problem, ProblemCode, Record, RejectedReport, ReportsAnswer, Timestamp};
 
 use super::*;
 use crate::config::layers::Local;
-use crate::identity::Identity;
 use crate::spool::{Limits, Spool};
 use crate::testing::{Authority, Reply, Seen, Server, report};
 use crate::uplink::UplinkConfig;
@@ -119,18 +117,7 @@ impl World {
         let dir = std::env::temp_dir().join(format!("procfleet-centre-{}", Uuid::new_v4()));
         let host_id = Uuid::from_u128(3);
         let spool = Spool::open(&dir.join("spool"), Limits::default(), host_id).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::default().signed_by(&key, &authority.issuer).unwrap();
-        let identity = Identity {
-            host_id,
-            endpoints: vec![server.endpoint.clone()],
-            certificate_chain_pem: certificate.pem(),
-            ca_bundle_pem: authority.issuer.pem(),
-            trust_id: None,
-            not_after: Timestamp::UNIX_EPOCH,
-            renew_after: Timestamp::UNIX_EPOCH,
-            private_key_pem: key.serialize_pem(),
-        };
+        let identity = authority.identity(vec![server.endpoint.clone()]);
         let config = UplinkConfig {
             endpoints: Vec::new(),
             dead_dir: dir.join("dead"),

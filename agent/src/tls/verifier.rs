@@ -10,12 +10,12 @@
 //! proof of any time yet: they are strict, and say what their clock says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::time::Duration;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// See the module.

@@ -1,7 +1,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rcgen::{CertificateParams, KeyPair};
 use shared_model::{Record, Timestamp};
 
 use super::*;
@@ -156,19 +155,9 @@ impl World {
         let dir = std::env::temp_dir().join(format!("procfleet-uplink-{}", Uuid::new_v4()));
         let limits = Limits { max_free_percent: 100, ..Limits::default() };
         let spool = Spool::open(&dir.join("spool"), limits, Uuid::from_u128(3)).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::default().signed_by(&key, &authority.issuer).unwrap();
-        let identity = Identity {
-            host_id: Uuid::from_u128(3),
-            // The first is away: every test fails over.
-            endpoints: vec!["https://127.0.0.1:1".into(), server.endpoint.clone()],
-            certificate_chain_pem: certificate.pem(),
-            ca_bundle_pem: authority.issuer.pem(),
-            trust_id: None,
-            not_after: Timestamp::UNIX_EPOCH,
-            renew_after: Timestamp::UNIX_EPOCH,
-            private_key_pem: key.serialize_pem(),
-        };
+        // The first is away: every test fails over.
+        let endpoints = vec!["https://127.0.0.1:1".into(), server.endpoint.clone()];
+        let identity = authority.identity(endpoints);
         let config = UplinkConfig {
             endpoints: Vec::new(),
             dead_dir: dir.join("dead"),

@@ -18,11 +18,11 @@ use super::etag::{IfMatch, etag, stale};
 use super::host_identity::no_such_host;
 use super::hosts::{HostProblems, resolve_host};
 use super::params::{self, Page};
-use super::profiles::{checked, unreadable};
+use super::profiles::checked;
 use super::{ApiState, OperatorProblems};
 use crate::auth::operator::{Admin, Viewer};
 use crate::auth::secret::hex;
-use crate::configuration::{Origin, compile, layers, stored_profiles};
+use crate::configuration::{ConfigurationError, Origin, compile, layers, stored_profiles};
 use crate::error::ApiResult;
 use crate::extract::{Json, Path, Query};
 use crate::store::configurations::{HostConfigurationRow, OverrideChange};
@@ -77,14 +77,13 @@ async fn get_configuration(
     Path(host): Path<String>,
 ) -> ApiResult<impl IntoResponse> {
     let host_id = resolve_host(&state.readers, &host).await?;
-    let profiles = stored_profiles(state.readers.profiles().await?).map_err(unreadable)?;
+    let profiles = stored_profiles(state.readers.profiles().await?)?;
     let host = state.readers.host_layers(host_id).await?.ok_or_else(|| no_such_host(host_id))?;
-    let compiled = layers(&profiles, &host).and_then(compile).map_err(unreadable)?;
+    let compiled = layers(&profiles, &host).and_then(compile)?;
     let status = state.readers.host_configurations(Some(host_id), None, None, 1).await?.pop();
     let hash = hex(&compiled.hash);
     let in_force = status.as_ref().map(|status| status.applied.as_ref() == Some(&hash));
-    let configuration = serde_json::to_value(&compiled.values)
-        .map_err(|error| unreadable(crate::configuration::ConfigurationError::Join(error)))?;
+    let configuration = serde_json::to_value(&compiled.values).map_err(ConfigurationError::Join)?;
     let version = host.version.unwrap_or(0);
     let answer = HostConfiguration {
         host_id,

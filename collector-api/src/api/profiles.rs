@@ -17,7 +17,7 @@ use super::params::{self, Page};
 use super::{ApiState, OperatorProblems, selection};
 use crate::auth::operator::{Admin, Viewer};
 use crate::configuration::{
-    ConfigurationError, Origin, StoredProfile, compile, keys, layers, parse, stored_profiles,
+    ConfigurationError, StoredProfile, compile, keys, layers, parse, stored_profiles,
 };
 use crate::error::{ApiError, ApiResult, Chain};
 use crate::extract::{Json, Path};
@@ -275,11 +275,12 @@ async fn preview_profile(
     if body.profile_id.is_none() && body.profile.is_none() {
         return Err(params::invalid_field("profile", "is missing: nothing is to be tried"));
     }
-    let before = stored_profiles(stored).map_err(unreadable)?;
+    let before = stored_profiles(stored)?;
     let mut after = before.clone();
     after.retain(|profile| profile.id() != body.profile_id || body.profile_id.is_none());
     if let Some(profile) = body.profile {
-        after.push(proposed(body.profile_id.unwrap_or_else(Uuid::now_v7), profile.text()?)?);
+        let profile_id = body.profile_id.unwrap_or_else(Uuid::now_v7);
+        after.push(StoredProfile::new(profile_id, profile.text()?)?);
     }
     let limit = i64::try_from(MAX_PREVIEWED).unwrap_or(i64::MAX).saturating_add(1);
     let mut hosts = state.readers.all_host_layers(limit).await?;
@@ -287,7 +288,7 @@ async fn preview_profile(
     hosts.truncate(MAX_PREVIEWED);
     let mut preview = Preview { examined: hosts.len(), truncated, changed: 0, items: Vec::new() };
     for host in hosts {
-        let changes = changes(&before, &after, &host).map_err(unreadable)?;
+        let changes = changes(&before, &after, &host)?;
         if changes.is_empty() {
             continue;
         }
@@ -298,18 +299,6 @@ async fn preview_profile(
         }
     }
     Ok(Answer(preview))
-}
-
-fn proposed(profile_id: Uuid, text: ProfileText) -> ApiResult<StoredProfile> {
-    let selector = match text.selector.as_deref() {
-        Some(selector) => {
-            selection::parse(selector).map_err(|why| params::invalid_field("selector", why))?
-        }
-        None => crate::selector::Selector::default(),
-    };
-    let values = parse(text.configuration).map_err(unreadable)?;
-    let origin = Origin::Profile { profile_id, name: text.name, priority: text.priority };
-    Ok(StoredProfile { origin, selector, values })
 }
 
 fn changes(
@@ -329,13 +318,4 @@ fn changes(
     let added = after.into_iter().map(|(key, to)| KeyChange { key, from: None, to: Some(to) });
     changes.extend(added);
     Ok(changes)
-}
-
-/// What is stored was checked when it came: only a newer server or a hand in the database makes this.
-pub(super) fn unreadable(error: ConfigurationError) -> ApiError {
-    ApiError::new(
-        ProblemCode::Internal,
-        "What is stored of the configuration cannot be read; nothing was changed.",
-    )
-    .caused_by(error)
 }

@@ -14,6 +14,7 @@ use shared_model::{ConfigurationAnswer, ConfigurationStatus, ProblemCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::ConfigurationError;
 use super::live::{LiveConfigurations, LiveError};
 use crate::auth::AgentIdentity;
 use crate::auth::agent::PeerCertificate;
@@ -117,11 +118,18 @@ impl From<LiveError> for ApiError {
     fn from(error: LiveError) -> Self {
         match error {
             LiveError::Store(error) => error.into(),
-            LiveError::Configuration(error) => Self::new(
-                ProblemCode::Internal,
-                "What is stored of the configuration cannot be read; nothing was changed.",
-            )
-            .caused_by(error),
+            LiveError::Configuration(error) => error.into(),
         }
+    }
+}
+
+/// Of what is stored. It was checked when it came: only a newer server or a hand in the database makes this.
+impl From<ConfigurationError> for ApiError {
+    fn from(error: ConfigurationError) -> Self {
+        Self::new(
+            ProblemCode::Internal,
+            "What is stored of the configuration cannot be read; nothing was changed.",
+        )
+        .caused_by(error)
     }
 }

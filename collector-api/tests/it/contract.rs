@@ -94,7 +94,7 @@ impl Facts<'_> {
             self.schema(&format!("{place}.{name}"), property, is_question, depth + 1);
         }
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            // A question must have it from now on; an answer always has it until now.
+            // Those who ask must give it; those who are answered may count on it.
             let line = if is_question {
                 format!("{}.{name}", place.replacen(" takes ", " requires ", 1))
             } else {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use shared_model::{AgentSample, Gap, HostFacts, HostSample, Record, Report};
+use shared_model::{Gap, HostFacts, Record, Report};
 use uuid::Uuid;
 
 use crate::spool::*;
@@ -52,28 +52,11 @@ pub(super) fn report(position: Position, id: u64, size: usize) -> Record {
         state ^= state << 17;
         write!(noise, "{state:016x}").unwrap();
     }
-    Record::Report(Box::new(Report {
-        version: shared_model::PROTOCOL_VERSION,
-        host_id: HOST,
-        stream_id: position.stream_id,
-        sequence: position.sequence,
-        boot_id: Uuid::from_u128(u128::from(id)),
-        sampled_at: time::OffsetDateTime::UNIX_EPOCH,
-        clock_offset_ms: None,
-        interval_ms: 30_000,
-        facts: Some(HostFacts { host_name: noise, ..HostFacts::default() }),
-        host: HostSample::default(),
-        filesystems: Vec::new(),
-        block_devices: Vec::new(),
-        network_interfaces: Vec::new(),
-        processes: Vec::new(),
-        connections: Vec::new(),
-        exits: Vec::new(),
-        exit_folds: Vec::new(),
-        process_definitions: Vec::new(),
-        instance_definitions: Vec::new(),
-        agent: AgentSample::default(),
-    }))
+    let mut record = crate::testing::report(position);
+    let Record::Report(report) = &mut record else { unreachable!("it is a report") };
+    (report.host_id, report.boot_id) = (HOST, Uuid::from_u128(u128::from(id)));
+    report.facts = Some(HostFacts { host_name: noise, ..HostFacts::default() });
+    record
 }
 
 pub(super) fn id_of(report: &Report) -> u64 {
