@@ -5,6 +5,7 @@ create table hosts (
     host_number         integer not null unique generated always as identity, -- its short name in process_samples
     host_name           text not null,
     machine_id_hash     text,                       -- an attribute: cloned machines share it
+    product_uuid_hash   text,                       -- of the firmware's id: containers share it
     os_description      text,
     kernel_release      text not null,
     host_arch           text not null,
@@ -14,9 +15,14 @@ create table hosts (
     enrolled_at         timestamptz not null default now(),
     facts_updated_at    timestamptz not null default now(),
     labels              jsonb not null default '{}' check (jsonb_typeof(labels) = 'object'), -- name to value
-    ephemeral           boolean not null default false -- may vanish without a word, and is then decommissioned
+    ephemeral           boolean not null default false, -- may vanish without a word, and is then decommissioned
+    duplicate_machine_at timestamptz,               -- when another host enrolled as the same machine while this one lived
+    enrollment_refused_at timestamptz               -- when its machine last wanted to enrol too often
 );
 create index hosts_host_name on hosts (host_name);
+create index hosts_machine_id_hash on hosts (machine_id_hash);
+create index hosts_product_uuid_hash on hosts (product_uuid_hash);
+create index hosts_enrollment_refused_at on hosts (enrollment_refused_at) where enrollment_refused_at is not null;
 create index hosts_labels on hosts using gin (labels jsonb_path_ops);
 
 create table host_certificates (
@@ -62,3 +68,11 @@ create table clone_conflicts (
     detected_at timestamptz,                        -- when that was proven
     seen_at     timestamptz                         -- when both last spoke
 );
+
+-- Enrolments of the last hour by machine: one that enrols again and again is slowed down.
+create table machine_enrollments (
+    machine_id_hash   text,
+    product_uuid_hash text,
+    enrolled_at       timestamptz not null default now()
+);
+create index machine_enrollments_enrolled_at on machine_enrollments (enrolled_at);

@@ -11,6 +11,7 @@ create table enrollment_tokens (
     uses          integer not null default 0,
     labels        jsonb not null default '{}' check (jsonb_typeof(labels) = 'object'), -- what its hosts begin with
     ephemeral     boolean not null default false,  -- whether its hosts are
+    same_machine  boolean not null default false,  -- a machine that enrols again is its silent or stopped host again
     check (expires_at <= created_at + interval '90 days'),
     check (max_uses is null or uses <= max_uses)
 );

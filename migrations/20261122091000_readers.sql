@@ -42,7 +42,8 @@ create view procfleet_hosts as
                else 'up'
            end as liveness,
            -- Two machines show its identity: since when, while it lasts.
-           case when c.seen_at > now() - interval '1 hour' then c.detected_at end as clone_detected_at
+           case when c.seen_at > now() - interval '1 hour' then c.detected_at end as clone_detected_at,
+           h.duplicate_machine_at
     from hosts h
     left join heartbeats b on b.host_id = h.host_id
     left join clone_conflicts c on c.host_id = h.host_id

@@ -1,6 +1,7 @@
 //! What this host says of itself.
 
 use std::fs;
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 use shared_model::HostFacts;
@@ -11,22 +12,30 @@ use crate::procfs::Root;
 /// Hashed with the machine id, as machine-id(5) asks, so that the hash is of use to Procfleet only.
 const APPLICATION_ID: &str = "procfleet-host-v1";
 
-/// Reads uname(2), `os-release` and `machine-id`. What cannot be read is unknown, never an error.
+/// Reads uname(2), `os-release` and the ids of the machine. What cannot be read is unknown, never an error.
 pub fn read(root: &Root) -> HostFacts {
     let uname = rustix::system::uname();
     let text = |value: &std::ffi::CStr| clean(&value.to_string_lossy());
-    let file = |name: &str| fs::read_to_string(root.etc.join(name)).ok();
+    let (machine_id_hash, product_uuid_hash) = machine_ids(root);
+    let system = fs::read_to_string(root.etc.join("os-release")).ok();
     HostFacts {
         // An empty host name is legal for the kernel, not for a report.
         host_name: Some(text(uname.nodename()))
             .filter(|n| !n.is_empty())
             .unwrap_or("(none)".to_owned()),
-        machine_id_hash: file("machine-id").and_then(|id| hash_id(&id)),
-        os_description: file("os-release").and_then(|text| parse_os_release(&text)),
+        machine_id_hash,
+        product_uuid_hash,
+        os_description: system.and_then(|text| parse_os_release(&text)),
         kernel_release: text(uname.release()),
         host_arch: text(uname.machine()),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// Hashes of `/etc/machine-id` and of `/sys/class/dmi/id/product_uuid`. What cannot be read is unknown, never an error.
+pub fn machine_ids(root: &Root) -> (Option<String>, Option<String>) {
+    let hash = |path: PathBuf| fs::read_to_string(path).ok().and_then(|id| hash_id(&id));
+    (hash(root.etc.join("machine-id")), hash(root.sys.join("class/dmi/id/product_uuid")))
 }
 
 /// Of a `machine-id` or a firmware's UUID. Null unless it is 32 hex digits, hyphens aside, that are not all the same:

@@ -75,11 +75,8 @@ fn note_path(identity_dir: &Path) -> PathBuf {
 impl Machine {
     /// This machine. What cannot be read is unknown, never an error.
     pub fn read(root: &Root) -> Self {
-        let hash = |path: PathBuf| fs::read_to_string(path).ok().and_then(|id| facts::hash_id(&id));
-        Self {
-            machine_id_hash: hash(root.etc.join("machine-id")),
-            product_uuid_hash: hash(root.sys.join("class/dmi/id/product_uuid")),
-        }
+        let (machine_id_hash, product_uuid_hash) = facts::machine_ids(root);
+        Self { machine_id_hash, product_uuid_hash }
     }
 
     /// Notes that the identity in `identity_dir` is this machine's.

@@ -184,6 +184,8 @@ pub struct Certificates {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Enrollment {
+    /// Enrolments of one machine in an hour, repeated requests aside; 0: any number.
+    pub machine_per_hour: u32,
     /// Strangers' requests per second of one source, sustained.
     pub source_per_second: f64,
     /// Strangers' requests of one source at once.
@@ -271,6 +273,7 @@ impl Default for Certificates {
 impl Default for Enrollment {
     fn default() -> Self {
         Self {
+            machine_per_hour: 3,
             source_per_second: 20.0,
             source_burst: 300.0,
             total_per_second: 100.0,

@@ -52,6 +52,10 @@ use crate::store::enrollment::{Enrollment, NewHost};
 use rate::EnrollmentRates;
 use tokens::KnownTokens;
 
+/// How long a machine waits that enrolled too often.
+const CHURN_PAUSE: std::time::Duration = std::time::Duration::from_mins(20);
+/// Certificates signed for one request, while the machine's hosts come and go.
+const MAX_SIGNED: usize = 3;
 /// Longest secret looked at, bytes of text.
 const MAX_SECRET_BYTES: usize = 128;
 
@@ -65,6 +69,7 @@ pub struct EnrollState {
     tokens: Arc<KnownTokens>,
     endpoints: Arc<Vec<String>>,
     host_life: Duration,
+    machine_per_hour: u32,
 }
 
 impl EnrollState {
@@ -78,6 +83,7 @@ impl EnrollState {
             tokens: Arc::default(),
             endpoints: Arc::new(config.endpoints()),
             host_life: Duration::seconds(config.certificates.host_life_s.into()),
+            machine_per_hour: config.enrollment.machine_per_hour,
         }
     }
 }
@@ -180,24 +186,35 @@ async fn store_host(
     facts: &HostFacts,
     now: OffsetDateTime,
 ) -> ApiResult<(StatusCode, EnrollResponse)> {
-    let host_id = Uuid::now_v7();
-    let certificate = state.sign(host_id, key, now)?;
-    let host = NewHost {
-        token_id,
-        facts,
-        certificate: state.to_store(host_id, key.spki_sha256, &certificate),
-    };
-    let (status, host_id, chain_pem, not_after) = match state.store.enroll(&host).await? {
-        Enrollment::Enrolled => {
-            tracing::info!(host.id = %host_id, host.name = facts.host_name, token.id = %token_id, "host enrolled");
-            (StatusCode::CREATED, host_id, certificate.chain_pem, certificate.not_after)
-        }
-        Enrollment::Repeated { host_id, chain_pem, not_after } => {
-            (StatusCode::OK, host_id, chain_pem, not_after)
-        }
-        refused => return Err(refusal(&refused)),
-    };
-    Ok((status, state.identity(host_id, chain_pem, not_after, now)))
+    let mut again = state.store.host_again(token_id, facts).await?;
+    // Which host it is may change while a certificate is signed.
+    for _ in 0..MAX_SIGNED {
+        let host_id = again.unwrap_or_else(Uuid::now_v7);
+        let certificate = state.sign(host_id, key, now)?;
+        let host = NewHost {
+            token_id,
+            facts,
+            machine_per_hour: state.machine_per_hour,
+            again: again.is_some(),
+            certificate: state.to_store(host_id, key.spki_sha256, &certificate),
+        };
+        let (status, host_id, chain_pem, not_after) = match state.store.enroll(&host).await? {
+            Enrollment::Elsewhere(other) => {
+                again = other;
+                continue;
+            }
+            Enrollment::Enrolled => {
+                tracing::info!(host.id = %host_id, host.name = facts.host_name, token.id = %token_id, host.again = again.is_some(), "host enrolled");
+                (StatusCode::CREATED, host_id, certificate.chain_pem, certificate.not_after)
+            }
+            Enrollment::Repeated { host_id, chain_pem, not_after } => {
+                (StatusCode::OK, host_id, chain_pem, not_after)
+            }
+            refused => return Err(refusal(&refused)),
+        };
+        return Ok((status, state.identity(host_id, chain_pem, not_after, now)));
+    }
+    Err(refusal(&Enrollment::Elsewhere(again)))
 }
 
 impl EnrollState {
@@ -295,7 +312,12 @@ fn bad_csr(error: csr::CsrError) -> ApiError {
 
 fn refusal(refused: &Enrollment) -> ApiError {
     let (code, detail) = match refused {
-        Enrollment::Enrolled | Enrollment::Repeated { .. } => {
+        Enrollment::TooOften => {
+            let detail = "This machine enrolled several times within the hour: does it lose its state directory? Nothing was changed; retry later.";
+            let error = ApiError::new(ProblemCode::TooManyRequests, detail);
+            return error.retry_after(CHURN_PAUSE).closing();
+        }
+        Enrollment::Enrolled | Enrollment::Repeated { .. } | Enrollment::Elsewhere(_) => {
             (ProblemCode::Internal, "The server failed; nothing was changed.")
         }
         Enrollment::KeyAlreadyRegistered => (
@@ -339,6 +361,7 @@ fn check_facts(facts: &HostFacts) -> ApiResult<()> {
     ];
     let optional = [
         ("machine_id_hash", facts.machine_id_hash.as_ref()),
+        ("product_uuid_hash", facts.product_uuid_hash.as_ref()),
         ("os_description", facts.os_description.as_ref()),
     ];
     let errors: Vec<FieldError> = required

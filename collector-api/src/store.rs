@@ -28,6 +28,7 @@ pub mod ids;
 pub mod instances;
 pub mod labels;
 pub mod lifecycle;
+pub mod machines;
 pub mod maintenance;
 pub mod migrate;
 pub mod nodelay;

@@ -101,6 +101,8 @@ impl Deployment {
             .env("PROCFLEET_DATABASE_URL", &self.database_url)
             .env("PROCFLEET_CA_KEY_FILE", self.directory.path().join("ca.key"))
             .env("PROCFLEET_AGENT_ENDPOINTS", self.agent_endpoints.join(","))
+            // Every real agent of a test is on this machine.
+            .env("PROCFLEET_ENROLLMENT__MACHINE_PER_HOUR", "0")
             .env("PROCFLEET_AGENT_DOOR__NAMES", own_address().to_string())
             .envs(self.environment.iter().cloned());
         Ok(command)

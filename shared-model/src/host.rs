@@ -12,6 +12,10 @@ pub struct HostFacts {
     /// (machine-id(5)). Cloned machines share it: an attribute, never a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_id_hash: Option<String>,
+    /// SHA-256 of the firmware's id (DMI product UUID) and an application id, hex. It stays when the machine is
+    /// installed anew; containers share their host's. Null: none, or only root may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_uuid_hash: Option<String>,
     /// `PRETTY_NAME` of `/etc/os-release`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os_description: Option<String>,

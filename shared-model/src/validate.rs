@@ -196,6 +196,7 @@ impl Checker {
         let at = At::Part("facts");
         self.name(at, "host_name", &facts.host_name);
         self.optional_text(at, "machine_id_hash", facts.machine_id_hash.as_ref());
+        self.optional_text(at, "product_uuid_hash", facts.product_uuid_hash.as_ref());
         self.optional_text(at, "os_description", facts.os_description.as_ref());
         self.text(at, "kernel_release", &facts.kernel_release, MAX_TEXT_BYTES);
         self.text(at, "host_arch", &facts.host_arch, MAX_TEXT_BYTES);

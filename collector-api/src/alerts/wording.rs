@@ -126,6 +126,16 @@ fn what(language: Language, item: &Notification, rule: &str) -> String {
             format!("its clock is {:.0} s behind", -number("ahead_s"))
         }
         ("host_clock_behind", Language::Zh) => format!("时钟慢 {:.0} 秒", -number("ahead_s")),
+        ("host_clone_detected", Language::En) => {
+            "two machines show its identity; what the second one sends is refused".to_owned()
+        }
+        ("host_clone_detected", Language::Zh) => {
+            "两台机器使用同一身份，后出现的一台被拒绝".to_owned()
+        }
+        ("host_enrolls_too_often", Language::En) => {
+            "its machine enrols again and again, and is told to wait".to_owned()
+        }
+        ("host_enrolls_too_often", Language::Zh) => "该机器反复注册，已被限制".to_owned(),
         ("mass_silence", Language::En) => {
             format!("{} of {} hosts fell silent within a minute", number("silent"), number("hosts"))
         }

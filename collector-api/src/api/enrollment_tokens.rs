@@ -72,6 +72,10 @@ struct CreateEnrollmentToken {
     /// Hosts may vanish without a word: they are then decommissioned, and nobody is woken. Default: false.
     #[serde(default)]
     ephemeral: bool,
+    /// A machine that enrols again, because it was installed anew, is its silent or stopped host again, with its history.
+    /// Default: false, it is a new host.
+    #[serde(default)]
+    same_machine: bool,
 }
 
 /// A token just made.
@@ -100,6 +104,7 @@ async fn create_enrollment_token(
         approval_needed: body.approval_needed,
         labels: body.labels,
         ephemeral: body.ephemeral,
+        same_machine: body.same_machine,
     };
     let endpoints = state.agent_endpoints.to_vec();
     let actor = operator.actor();

@@ -59,6 +59,8 @@ pub struct TokenRequest {
     pub labels: Labels,
     /// Hosts may vanish without a word: they are then decommissioned, and nobody is woken.
     pub ephemeral: bool,
+    /// A machine that enrols again is its silent or stopped host again.
+    pub same_machine: bool,
 }
 
 /// Whether a name can be stored and shown.
@@ -101,6 +103,7 @@ pub async fn create(
         approval_needed: request.approval_needed,
         labels: &request.labels,
         ephemeral: request.ephemeral,
+        same_machine: request.same_machine,
     };
     store.insert_enrollment_token(&stored, actor).await?;
     Ok(token)

@@ -48,6 +48,9 @@ pub enum TokensCommand {
         /// Its hosts come and go: they wake nobody, and are decommissioned when they are gone.
         #[arg(long)]
         ephemeral: bool,
+        /// A machine that enrols again is its silent or stopped host again, with its history.
+        #[arg(long)]
+        same_machine: bool,
         /// Write the token to this file (mode 0600) instead of stdout.
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
@@ -65,11 +68,26 @@ impl TokensCommand {
     /// Does it.
     pub(super) async fn run(self, via: &Via, output: Output) -> anyhow::Result<()> {
         match self {
-            Self::Create { name, max_uses, ttl, approval, label, ephemeral, secret_file } => {
+            Self::Create {
+                name,
+                max_uses,
+                ttl,
+                approval,
+                label,
+                ephemeral,
+                same_machine,
+                secret_file,
+            } => {
                 let labels = label.into_iter().collect();
-                let approval_needed = approval;
-                let request =
-                    TokenRequest { name, ttl, max_uses, approval_needed, labels, ephemeral };
+                let request = TokenRequest {
+                    name,
+                    ttl,
+                    max_uses,
+                    approval_needed: approval,
+                    labels,
+                    ephemeral,
+                    same_machine,
+                };
                 let made = create(via, &request).await?;
                 tracing::info!(token.id = %made["token_id"], "enrolment token made");
                 give_secret(made, "paste", secret_file.as_deref(), output)
@@ -85,7 +103,7 @@ async fn create(via: &Via, request: &TokenRequest) -> anyhow::Result<Value> {
         Via::Rest(client) => {
             let mut body = json!({ "name": request.name, "ttl_s": request.ttl.as_secs(),
                 "approval_needed": request.approval_needed, "labels": request.labels,
-                "ephemeral": request.ephemeral });
+                "ephemeral": request.ephemeral, "same_machine": request.same_machine });
             if let Some(max_uses) = request.max_uses {
                 body["max_uses"] = json!(max_uses);
             }

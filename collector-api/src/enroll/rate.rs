@@ -74,6 +74,7 @@ mod tests {
 
     fn rates() -> EnrollmentRates {
         EnrollmentRates::new(&Enrollment {
+            machine_per_hour: 3,
             source_per_second: 1.0,
             source_burst: 2.0,
             total_per_second: 1.0,

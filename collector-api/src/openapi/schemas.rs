@@ -320,6 +320,7 @@ fn host_facts() -> Value {
         "properties": {
             "host_name": text("`uname` nodename."),
             "machine_id_hash": text("SHA-256 of `/etc/machine-id` and an application id, hex."),
+            "product_uuid_hash": text("SHA-256 of the firmware's id (DMI product UUID) and an application id, hex."),
             "os_description": text("`PRETTY_NAME` of `/etc/os-release`."),
             "kernel_release": text("`uname` release."),
             "host_arch": text("`uname` machine."),
@@ -424,6 +425,7 @@ mod tests {
         check(&GoodbyeNote { reason: Goodbye::Restart }, &goodbye_note());
         let facts = HostFacts {
             machine_id_hash: Some("m".into()),
+            product_uuid_hash: Some("p".into()),
             os_description: Some("o".into()),
             ..HostFacts::default()
         };

@@ -136,8 +136,8 @@ impl<'a> Dictionaries<'a> {
         Ok(known.collided.cast_unsigned())
     }
 
-    /// The newest description wins. An entry of another run under the same key (a collision of the
-    /// hash) stays as it is.
+    /// The newest description wins, its creation time too: hosts learn better what their
+    /// clock is off. An entry of another run under the same key (a collision of the hash) stays.
     async fn save_instances(&self, connection: &mut PgConnection) -> Result<u64, StoreError> {
         let hosts: Vec<Uuid> = self.instances.keys().map(|(host, _)| *host).collect();
         let ids: Vec<i64> = self.instances.keys().map(|(_, id)| id.0).collect();
@@ -174,7 +174,7 @@ impl<'a> Dictionaries<'a> {
             order by host_id, instance_id
             on conflict (host_id, instance_id) do update set
                 described_at = excluded.described_at, process_id = excluded.process_id,
-                parent_pid = excluded.parent_pid, user_id = excluded.user_id,
+                creation_time = excluded.creation_time, parent_pid = excluded.parent_pid, user_id = excluded.user_id,
                 owner = excluded.owner, executable_name = excluded.executable_name,
                 executable_path = excluded.executable_path,
                 cgroup = excluded.cgroup, systemd_unit = excluded.systemd_unit,
@@ -276,6 +276,7 @@ impl<'a> Dictionaries<'a> {
         let hosts: Vec<Uuid> = changed.iter().map(|(host, _)| *host).collect();
         let names: Vec<_> = of().map(|f| f.host_name.as_str()).collect();
         let machines: Vec<_> = of().map(|f| f.machine_id_hash.as_deref()).collect();
+        let firmware: Vec<_> = of().map(|f| f.product_uuid_hash.as_deref()).collect();
         let systems: Vec<_> = of().map(|f| f.os_description.as_deref()).collect();
         let kernels: Vec<_> = of().map(|f| f.kernel_release.as_str()).collect();
         let archs: Vec<_> = of().map(|f| f.host_arch.as_str()).collect();
@@ -284,17 +285,18 @@ impl<'a> Dictionaries<'a> {
         sqlx::query!(
             "/* store::dictionaries::save_facts */
             update hosts as h set host_name = t.name, machine_id_hash = t.machine,
-                os_description = t.system, kernel_release = t.kernel, host_arch = t.arch,
-                agent_version = t.version, facts_updated_at = now()
+                product_uuid_hash = t.firmware, os_description = t.system, kernel_release = t.kernel,
+                host_arch = t.arch, agent_version = t.version, facts_updated_at = now()
             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                $7::text[]) as t (host_id, name, machine, system, kernel, arch, version)
+                $7::text[], $8::text[]) as t (host_id, name, machine, firmware, system, kernel, arch, version)
             where h.host_id = t.host_id
-                and (h.host_name, h.machine_id_hash, h.os_description, h.kernel_release,
-                    h.host_arch, h.agent_version)
-                is distinct from (t.name, t.machine, t.system, t.kernel, t.arch, t.version)",
+                and (h.host_name, h.machine_id_hash, h.product_uuid_hash, h.os_description,
+                    h.kernel_release, h.host_arch, h.agent_version)
+                is distinct from (t.name, t.machine, t.firmware, t.system, t.kernel, t.arch, t.version)",
             &hosts,
             &names as _,
             &machines as _,
+            &firmware as _,
             &systems as _,
             &kernels as _,
             &archs as _,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::store::audit::{self, Actor};
 use crate::store::certificates::{NewCertificate, insert_certificate};
 use crate::store::labels::Labels;
+use crate::store::machines;
 use crate::store::{Store, StoreError};
 
 /// SQLSTATE of a unique violation.
@@ -46,6 +47,8 @@ pub struct EnrollmentTokenRow {
     pub labels: serde_json::Value,
     /// Hosts may vanish without a word: they are then decommissioned, and nobody is woken.
     pub ephemeral: bool,
+    /// A machine that enrols again is its silent or stopped host again, with its history.
+    pub same_machine: bool,
 }
 
 /// A token to be stored.
@@ -66,6 +69,8 @@ pub struct NewEnrollmentToken<'a> {
     pub labels: &'a Labels,
     /// See [`EnrollmentTokenRow::ephemeral`].
     pub ephemeral: bool,
+    /// See [`EnrollmentTokenRow::same_machine`].
+    pub same_machine: bool,
 }
 
 /// A host about to be enrolled. Its certificate is signed already; it counts once it is stored.
@@ -74,6 +79,10 @@ pub struct NewHost<'a> {
     pub token_id: Uuid,
     /// What the host says of itself, validated.
     pub facts: &'a HostFacts,
+    /// Most enrolments of one machine in an hour; 0: any number.
+    pub machine_per_hour: u32,
+    /// Whether the certificate is for a host that the machine was before.
+    pub again: bool,
     /// For its key.
     pub certificate: NewCertificate<'a>,
 }
@@ -92,6 +101,10 @@ pub enum Enrollment {
         /// Of the leaf.
         not_after: OffsetDateTime,
     },
+    /// The certificate is for the wrong host: the machine is this one again; none: a new one.
+    Elsewhere(Option<Uuid>),
+    /// The machine enrols again and again.
+    TooOften,
     /// The key is registered through another token.
     KeyAlreadyRegistered,
     /// The key is that of a host which was decommissioned.
@@ -139,11 +152,16 @@ impl Store {
     /// look at `uses` again. Two requests with one key at once: the second meets the unique key of
     /// `spki_sha256`, and finds the first one's host when it looks again.
     pub async fn enroll(&self, host: &NewHost<'_>) -> Result<Enrollment, StoreError> {
-        match self.try_enroll(host).await {
+        let outcome = match self.try_enroll(host).await {
             Err(error) if is_unique_violation(&error) => self.try_enroll(host).await,
             outcome => outcome,
         }
-        .map_err(StoreError::of("enroll"))
+        .map_err(StoreError::of("enroll"))?;
+        if matches!(outcome, Enrollment::TooOften) {
+            let noted = self.note_refused_enrollment(host.facts).await;
+            noted.map_err(StoreError::of("enroll"))?;
+        }
+        Ok(outcome)
     }
 
     async fn try_enroll(&self, host: &NewHost<'_>) -> Result<Enrollment, sqlx::Error> {
@@ -156,7 +174,7 @@ impl Store {
             update enrollment_tokens set uses = uses + 1
             where token_id = $1 and revoked_at is null and expires_at > now()
                 and (max_uses is null or uses < max_uses)
-            returning approval_needed, labels, ephemeral",
+            returning approval_needed, labels, ephemeral, same_machine",
             host.token_id
         )
         .fetch_optional(&mut *transaction)
@@ -172,10 +190,13 @@ impl Store {
             lifecycle: if token.approval_needed { "pending" } else { "active" },
             labels: token.labels,
             ephemeral: token.ephemeral,
+            same_machine: token.same_machine,
         };
-        insert_host(&mut transaction, host, &begin).await?;
-        transaction.commit().await?;
-        Ok(Enrollment::Enrolled)
+        let enrolled = place_host(&mut transaction, host, &begin).await?;
+        if matches!(enrolled, Enrollment::Enrolled) {
+            transaction.commit().await?;
+        }
+        Ok(enrolled)
     }
 
     /// Stores a new token.
@@ -197,8 +218,9 @@ impl Store {
         sqlx::query!(
             "-- Store::insert_enrollment_token
             insert into enrollment_tokens
-                (token_id, name, secret_sha256, expires_at, max_uses, approval_needed, labels, ephemeral)
-            values ($1, $2, $3, now() + make_interval(secs => $4), $5, $6, $7, $8)",
+                (token_id, name, secret_sha256, expires_at, max_uses, approval_needed, labels, ephemeral,
+                same_machine)
+            values ($1, $2, $3, now() + make_interval(secs => $4), $5, $6, $7, $8, $9)",
             token.token_id,
             token.name,
             &token.secret_sha256[..],
@@ -207,6 +229,7 @@ impl Store {
             token.approval_needed,
             Json(token.labels) as _,
             token.ephemeral,
+            token.same_machine,
         )
         .execute(&mut *transaction)
         .await?;
@@ -217,6 +240,7 @@ impl Store {
             "approval_needed": token.approval_needed,
             "labels": token.labels,
             "ephemeral": token.ephemeral,
+            "same_machine": token.same_machine,
         });
         let (action, id) = ("enrollment_token.create", token.token_id.to_string());
         let object = ("enrollment_token", id.as_str());
@@ -234,7 +258,7 @@ impl Store {
             EnrollmentTokenRow,
             "-- Store::enrollment_tokens
             select token_id, name, created_at, expires_at, revoked_at, max_uses, uses,
-                approval_needed, labels, ephemeral
+                approval_needed, labels, ephemeral, same_machine
             from enrollment_tokens where $1::uuid is null or token_id < $1
             order by token_id desc limit $2",
             after,
@@ -338,10 +362,39 @@ async fn why_refused(
 }
 
 /// What the token says of its hosts.
-struct Begin {
-    lifecycle: &'static str,
-    labels: serde_json::Value,
+pub(super) struct Begin {
+    pub(super) lifecycle: &'static str,
+    pub(super) labels: serde_json::Value,
     ephemeral: bool,
+    same_machine: bool,
+}
+
+/// The machine's host: the one it was, if the token allows that, or a new one.
+async fn place_host(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    host: &NewHost<'_>,
+    begin: &Begin,
+) -> Result<Enrollment, sqlx::Error> {
+    machines::lock(transaction, host.facts).await?;
+    if machines::enrolls_too_often(transaction, host).await? {
+        return Ok(Enrollment::TooOften);
+    }
+    let known = machines::known(transaction, host.facts).await?;
+    let again = known.again().filter(|_| begin.same_machine);
+    match again {
+        Some(host_id) if host_id == host.certificate.host_id => {
+            machines::take_back(transaction, host, begin).await?;
+        }
+        None if !host.again => {
+            insert_host(transaction, host, begin).await?;
+            if let Some(alive) = known.alive {
+                machines::mark(transaction, [alive, host.certificate.host_id]).await?;
+            }
+        }
+        elsewhere => return Ok(Enrollment::Elsewhere(elsewhere)),
+    }
+    machines::count(transaction, host.facts).await?;
+    Ok(Enrollment::Enrolled)
 }
 
 async fn insert_host(
@@ -352,8 +405,8 @@ async fn insert_host(
     sqlx::query!(
         "-- Store::enroll
         insert into hosts (host_id, host_name, machine_id_hash, os_description, kernel_release,
-            host_arch, agent_version, enrollment_token_id, lifecycle, labels, ephemeral)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            host_arch, agent_version, enrollment_token_id, lifecycle, labels, ephemeral, product_uuid_hash)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         host.certificate.host_id,
         host.facts.host_name,
         host.facts.machine_id_hash,
@@ -365,6 +418,7 @@ async fn insert_host(
         begin.lifecycle,
         begin.labels,
         begin.ephemeral,
+        host.facts.product_uuid_hash,
     )
     .execute(&mut **transaction)
     .await?;

@@ -63,6 +63,9 @@ pub struct HostSummary {
     /// or have not for an hour.
     #[serde(with = "time::serde::rfc3339::option")]
     pub clone_detected_at: Option<OffsetDateTime>,
+    /// When another host last enrolled as the same machine while this one lived, or the reverse. Copied machines share ids.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub duplicate_machine_at: Option<OffsetDateTime>,
     /// Interval between its reports, ms.
     pub interval_ms: Option<i32>,
     /// Logical CPUs.
@@ -208,7 +211,7 @@ impl Store {
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
                    enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, deadline_at, silent, liveness, goodbye,
-                   goodbye_at, clone_detected_at, interval_ms, ephemeral as "ephemeral!",
+                   goodbye_at, clone_detected_at, duplicate_machine_at, interval_ms, ephemeral as "ephemeral!",
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts
             where ($1 = '%%' or host_name ilike $1) and ($4 = '[]'::jsonb or procfleet_selects(labels, $4))
@@ -232,7 +235,7 @@ impl Store {
             select host_id as "host_id!", host_name as "host_name!", lifecycle as "lifecycle!", os_description,
                    kernel_release as "kernel_release!", host_arch as "host_arch!", agent_version as "agent_version!",
                    enrolled_at as "enrolled_at!", last_seen_at, contacted_at, last_sampled_at, clock_offset_ms, deadline_at, silent, liveness, goodbye,
-                   goodbye_at, clone_detected_at, interval_ms, ephemeral as "ephemeral!",
+                   goodbye_at, clone_detected_at, duplicate_machine_at, interval_ms, ephemeral as "ephemeral!",
                    cpu_count, cpu_utilization_ratio, load_1m, memory_total_bytes, memory_used_bytes, labels as "labels!"
             from procfleet_hosts where host_id = $1"#,
             host_id,

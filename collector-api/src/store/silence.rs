@@ -209,7 +209,13 @@ async fn due_hosts(
                 coalesce(b.clock_offset_ms / -1000.0, extract(epoch from b.last_sampled_at - b.last_seen_at))::float8,
                 case when b.clock_offset_ms > 0 then 'host_clock_behind' else 'host_clock_ahead' end, 'warning', now()
             from heartbeats b
-            where b.last_sampled_at > b.last_seen_at + interval '30 s' or b.clock_offset_ms is not null)
+            where b.last_sampled_at > b.last_seen_at + interval '30 s' or b.clock_offset_ms is not null
+            union all
+            select c.host_id, null, null, null, 'host_clone_detected', 'warning', c.detected_at
+            from clone_conflicts c where c.detected_at is not null and c.seen_at > now() - interval '1 hour'
+            union all
+            select h.host_id, null, null, null, 'host_enrolls_too_often', 'warning', h.enrollment_refused_at
+            from hosts h where h.enrollment_refused_at > now() - interval '1 hour')
         select c.host_id as "host_id!", c.rule as "rule!", c.severity as "severity!",
             c.began_at as "began_at!", c.last_seen_at, c.interval_ms, c.ahead_s
         from conditions c join hosts h using (host_id)
@@ -326,6 +332,9 @@ async fn recovered(transaction: &mut sqlx::PgTransaction<'_>) -> Result<usize, s
             when 'host_clock_ahead' then b.last_sampled_at < b.last_seen_at + interval '15 s'
                 and coalesce(b.clock_offset_ms, 0) >= 0
             when 'host_clock_behind' then coalesce(b.clock_offset_ms, 0) <= 0
+            when 'host_clone_detected' then not exists (select from clone_conflicts c where c.host_id = a.host_id
+                and c.detected_at is not null and c.seen_at > now() - interval '1 hour')
+            when 'host_enrolls_too_often' then coalesce(h.enrollment_refused_at < now() - interval '1 hour', true)
             else false end)
         limit $1",
         MAX_OPENED

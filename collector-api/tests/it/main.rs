@@ -25,6 +25,7 @@ mod host_labels;
 mod kit;
 mod lifecycle;
 mod liveness;
+mod machines;
 mod maintenance;
 mod migrations;
 mod numbers;

@@ -136,6 +136,13 @@ async fn a_copy_that_runs_beside_the_original_is_seen_and_nothing_of_it_is_store
     let of_copy = spooled_records(&state.join("spool"), host_id)?;
     assert_eq!(stored(&mut database, &of_copy, &records).await?, 0, "samples of two machines");
     assert_eq!(one(&mut database, DETECTED).await?, 1);
+    eventually(DEADLINE, "operators are told", async || {
+        let alerts =
+            "select count(*) from alerts where host_id = $1 and rule = 'host_clone_detected'";
+        ensure!(number(&mut database, alerts, host_id).await? == 1, "no alert");
+        Ok(())
+    })
+    .await?;
     let metric = "procfleet_ingest_clones_detected_total";
     assert!((fleet.server.metric(&admin_key, metric, "").await? - 1.0).abs() < 0.1);
     Ok(())
@@ -221,4 +228,48 @@ async fn an_image_of_a_running_machine_becomes_a_host_of_its_own() -> Result<()>
     let aside: Vec<String> = aside.filter(|name| name.contains(".cloned-")).collect();
     assert_eq!(aside.len(), 2, "{aside:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_machine_installed_anew_is_the_host_it_was_with_its_history() -> Result<()> {
+    let fleet = Fleet::start("reinstalled").await?;
+    let directory = Directory::create("reinstalled-machine")?;
+    let mut database = fleet.connect().await?;
+    let first_token = fleet.deployment.create_token("first", &[]).await?;
+    let rival_token = fleet.deployment.create_token("rival", &["--same-machine"]).await?;
+    let token = fleet.deployment.create_token("reinstall", &["--same-machine"]).await?;
+    let root = machine(directory.path(), Some(ONE), "before")?;
+    let mut before = AgentProcess::start(options("before", &root, None), &first_token).await?;
+    let host_id = before.host_id()?;
+    wait_for_reports(&mut database, &mut before, 5).await?;
+    let old_records = settle(&mut database, &mut before).await?;
+
+    // While the host lives, nobody becomes it.
+    let rival = AgentProcess::enroll(options("rival", &root, None), &rival_token).await?;
+    assert_ne!(rival.host_id()?, host_id);
+    rival.say_goodbye("uninstall").await?;
+
+    before.say_goodbye("uninstall").await?;
+    let root = machine(directory.path(), Some(ONE), "after")?;
+    fs::write(root.join("etc/machine-id"), "fedcba9876543210fedcba9876543210\n")?;
+    let mut after = AgentProcess::start(options("after", &root, None), &token).await?;
+    assert_eq!(after.host_id()?, host_id, "it is the host heard of last");
+    let had = report_count(&mut database, host_id).await?;
+    wait_for_reports(&mut database, &mut after, had + 5).await?;
+    let new_records = settle(&mut database, &mut after).await?;
+
+    let moments: Vec<Timestamp> =
+        moments(&old_records).union(&moments(&new_records)).copied().collect();
+    let query = "select count(*) from host_samples where host_id = $1 and sampled_at = any ($2)";
+    let stored: i64 =
+        sqlx::query_scalar(query).bind(host_id).bind(&moments).fetch_one(&mut database).await?;
+    assert_eq!(usize::try_from(stored)?, moments.len());
+    assert!(moments.len() >= 10, "{} reports", moments.len());
+    // What was installed there before is nobody now.
+    before.run()?;
+    eventually(DEADLINE, "the old installation is refused", async || {
+        ensure!(before.log().contains("certificate_revoked"), "{}", before.log());
+        Ok(())
+    })
+    .await
 }

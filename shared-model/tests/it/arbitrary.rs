@@ -33,6 +33,7 @@ pub(crate) fn full_report() -> Report {
         facts: Some(HostFacts {
             host_name: "db-01".into(),
             machine_id_hash: Some("ab".repeat(32)),
+            product_uuid_hash: Some("cd".repeat(32)),
             os_description: Some("Debian GNU/Linux 12 (bookworm)".into()),
             kernel_release: "6.18.0".into(),
             host_arch: "x86_64".into(),
