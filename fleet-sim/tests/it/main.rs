@@ -12,6 +12,7 @@ mod clock;
 mod clones;
 mod configuration;
 mod delivery;
+mod deploy;
 mod exactly_once;
 mod faults;
 mod first_culprit;
