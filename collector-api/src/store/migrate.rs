@@ -125,10 +125,11 @@ async fn lock(connection: &mut PgConnection) -> Result<(), SchemaError> {
 }
 
 async fn apply(connection: &mut PgConnection) -> Result<(), SchemaError> {
+    // A setting of the library's own says that it is loaded: who is no superuser may not read which libraries are.
     let preloaded = sqlx::query_scalar!(
         r#"/* store::migrate::apply */
         select exists (select from pg_available_extensions where name = 'timescaledb')
-            and coalesce(current_setting('shared_preload_libraries', true), '') like '%timescaledb%'
+            and exists (select from pg_settings where name = 'timescaledb.disable_load')
             and not exists (select from pg_extension where extname = 'timescaledb') as "preloaded!""#
     )
     .fetch_one(&mut *connection)

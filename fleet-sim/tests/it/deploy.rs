@@ -482,3 +482,33 @@ fn what_kubernetes_names_is_there() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn who_is_no_superuser_migrates_timescaledb() -> Result<()> {
+    let url = std::env::var("PROCFLEET_TEST_TIMESCALEDB_URL").context("run `cargo xtask test`")?;
+    let name = format!("owner_{}", uuid::Uuid::new_v4().simple());
+    let mut admin = PgConnection::connect(&url).await?;
+    let role = format!("create role {name} login createrole password '{name}'");
+    let database = format!("create database {name} owner {name}");
+    for statement in [role, database] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await?;
+    }
+    let mut own: reqwest::Url = url.parse()?;
+    let taken = own.set_username(&name).and_then(|()| own.set_password(Some(&name)));
+    ensure!(taken.is_ok(), "{own}");
+    own.set_path(&name);
+    let migrated = Command::new(child::binary("procfleet-server")?)
+        .env("PROCFLEET_DATABASE_URL", own.as_str())
+        .arg("migrate")
+        .output()?;
+    let mut owner = PgConnection::connect(own.as_str()).await?;
+    let query = "select count(*) from pg_extension where extname = 'timescaledb'";
+    let extensions: i64 = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut owner).await?;
+    owner.close().await?;
+    for statement in [format!("drop database {name} (force)"), format!("drop role {name}")] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await?;
+    }
+    ensure!(migrated.status.success(), "{migrated:?}");
+    assert_eq!(extensions, 1);
+    Ok(())
+}
