@@ -1,7 +1,7 @@
 //! The two certificate authorities: one signs what servers show, one what agents show.
 //!
 //! They are apart, with exclusive usages, so that no agent's certificate can ever pass for a server.
-//! Both are P-256, sign leaves only (path length 0), and live ten years; agents pin the server
+//! Both are P-256 and live ten years; the client authority signs leaves only (path length 0); agents pin the server
 //! authority's key from their enrolment token. Certificates are in the database in clear, private
 //! keys sealed under the key in `ca_key_file`, which every replica has and the database never sees.
 //!
@@ -64,6 +64,10 @@ pub struct Authority {
     pub certificate_pem: String,
     /// The same in DER.
     pub certificate_der: CertificateDer<'static>,
+    /// Its key certified by the authority before it, that one's by the one before, at most three: what a server shows
+    /// beside its own, so that a host that missed the rotation finds the way from what it trusts. It then
+    /// fetches what to trust now. Empty before the first rotation, and for the client authority.
+    pub bridge_pem: String,
     pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
@@ -170,7 +174,7 @@ pub async fn init(
         SealingKey::read_or_create(key_file)?
     };
     if !exist {
-        let rows = Purpose::ALL.map(|purpose| make(purpose, &key, now));
+        let rows = Purpose::ALL.map(|purpose| make(purpose, &key, None, now));
         let rows = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
         store.insert_authorities(&rows).await?;
     }
@@ -210,18 +214,21 @@ fn open_all(rows: &[AuthorityRow], key: &SealingKey) -> Result<Authorities, Auth
 fn make(
     purpose: Purpose,
     key: &SealingKey,
+    before: Option<&Authority>,
     now: OffsetDateTime,
 ) -> Result<AuthorityRow, AuthorityError> {
     let failed = |source| AuthorityError::Certificate { purpose, what: "made", source };
     let key_pair = KeyPair::generate().map_err(failed)?;
     let parameters = issue::authority_parameters(purpose, now).map_err(failed)?;
     let certificate = parameters.self_signed(&key_pair).map_err(failed)?;
+    let bridge = before.map(|before| before.bridge_to(parameters.clone(), &key_pair));
     let authority_id = Uuid::now_v7();
     Ok(AuthorityRow {
         authority_id,
         purpose: purpose.as_str().into(),
         state: "active".into(),
         certificate_pem: certificate.pem(),
+        bridge_pem: bridge.transpose().map_err(failed)?.unwrap_or_default(),
         spki_sha256: Sha256::digest(key_pair.subject_public_key_info()).to_vec(),
         sealed_private_key: key.seal(authority_id, purpose.as_str(), key_pair.serialized_der())?,
         sealing_key_id: key.id().to_owned(),
@@ -246,6 +253,11 @@ fn open_one(
     let certificate_der = CertificateDer::from_pem_slice(row.certificate_pem.as_bytes())
         .map_err(|_| failed(rcgen::Error::CouldNotParseCertificate))?;
     let issuer = Issuer::from_ca_cert_der(&certificate_der, key_pair).map_err(failed)?;
-    let (authority_id, certificate_pem) = (row.authority_id, row.certificate_pem.clone());
-    Ok(Authority { authority_id, certificate_pem, certificate_der, issuer })
+    Ok(Authority {
+        authority_id: row.authority_id,
+        certificate_pem: row.certificate_pem.clone(),
+        certificate_der,
+        bridge_pem: row.bridge_pem.clone(),
+        issuer,
+    })
 }

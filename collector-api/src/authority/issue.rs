@@ -20,6 +20,11 @@ pub const SERVER_LIFE: Duration = Duration::days(30);
 /// How long before now it begins: it is checked by the clocks of a whole fleet.
 pub const SERVER_BACKDATE: Duration = Duration::hours(24);
 
+/// Bridges shown: a host may have missed so many rotations.
+const MAX_BRIDGES: u8 = 3;
+
+const PEM_END: &str = "-----END CERTIFICATE-----\n";
+
 /// A host's certificate.
 pub struct HostCertificate {
     /// Leaf and authority, PEM.
@@ -45,7 +50,11 @@ pub(super) fn authority_parameters(
     let mut parameters = CertificateParams::new(Vec::new())?;
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, name);
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let below = match purpose {
+        Purpose::Client => 0,
+        Purpose::Server => MAX_BRIDGES,
+    };
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters.extended_key_usages = vec![usage];
     parameters.serial_number = Some(random_serial()?);
@@ -79,6 +88,20 @@ fn leaf_parameters(
 }
 
 impl Authority {
+    /// The bridge from this authority to the one that comes after it, PEM: who trusts this one trusts that one. With
+    /// it the bridges that lead here, as many as are shown.
+    pub(super) fn bridge_to(
+        &self,
+        mut next: CertificateParams,
+        key: &KeyPair,
+    ) -> Result<String, rcgen::Error> {
+        next.serial_number = Some(random_serial()?);
+        next.use_authority_key_identifier_extension = true;
+        let first = next.signed_by(key, &self.issuer)?.pem();
+        let before = self.bridge_pem.split_inclusive(PEM_END).take(usize::from(MAX_BRIDGES) - 1);
+        Ok([first.as_str()].into_iter().chain(before).collect())
+    }
+
     /// A certificate for the agent door, or a proxy before it, under `names` (DNS names and IP
     /// addresses).
     pub fn issue_server(

@@ -4,10 +4,12 @@
 //! pin it, nothing is signed by it. `activate` lets it sign: the doors show certificates of it within
 //! [`RELOAD`](super::live::RELOAD), and hosts renew theirs within a hundredth of a certificate's life;
 //! what the old one signed is good until it is replaced. `finish` trusts the old one no longer. Each step
-//! refuses while it would shut hosts out, unless forced; `abort` gives up one that was not activated.
+//! refuses while hosts are not ready, unless forced; `abort` gives up one that was not activated.
 //!
-//! A host that was off for the whole rotation of the *server* authority does not know the new one and
-//! must enrol again; one that missed a rotation of the *client* authority recovers by its old key.
+//! A host that was off all the while comes back without anybody's help: one that missed a rotation of the
+//! *client* authority recovers by its old key, one that missed up to three of the *server* authority finds the
+//! [bridge](super::Authority::bridge_pem) to the new one in what the door shows. It trusts the old key until it
+//! has been there: if that key was stolen, so was whoever it meets before.
 
 use std::path::Path;
 
@@ -96,8 +98,9 @@ pub async fn begin(
 ) -> Result<Rotated, AuthorityError> {
     let key = SealingKey::read(key_file)?;
     // Only a key that opens what there is may seal what is added.
-    super::load_with(store, &key).await?;
-    Ok(store.begin_rotation(&make(purpose, &key, now)?, actor).await?)
+    let active = super::load_with(store, &key).await?;
+    let before = (purpose == Purpose::Server).then_some(&active.server);
+    Ok(store.begin_rotation(&make(purpose, &key, before, now)?, actor).await?)
 }
 
 /// Takes a rotation further.
@@ -131,7 +134,7 @@ pub fn refusal(rotated: Rotated) -> Option<String> {
             "Every server needs {SETTLED_S} seconds to read the step before: retry after that."
         ),
         Rotated::Needed(hosts) => format!(
-            "{hosts} hosts would be shut out: wait until they have renewed or fetched what they need, decommission them, or force it."
+            "{hosts} hosts are not ready: wait until they have renewed or fetched what they need, decommission them, or force it; those that are switched off find the way back by themselves."
         ),
     })
 }

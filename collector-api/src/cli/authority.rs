@@ -73,7 +73,7 @@ pub enum AuthorityCommand {
         /// Life, at most 398d.
         #[arg(long, default_value = "90d", value_parser = parse_ttl)]
         ttl: Duration,
-        /// Writes leaf and authority here, PEM.
+        /// Writes leaf, authority and the bridges to it here, PEM.
         #[arg(long, value_name = "FILE")]
         certificate: PathBuf,
         /// Writes the private key here, PEM, mode 0600.
@@ -116,7 +116,8 @@ impl AuthorityCommand {
                 let pair = KeyPair::generate().context("make a key")?;
                 let leaf = authorities.server.issue_server(&names, &pair, life, now)?;
                 write_secret(pair.serialize_pem().trim_end(), Some(&key))?;
-                let chain = format!("{}{}", leaf.pem(), authorities.server.certificate_pem);
+                let server = &authorities.server;
+                let chain = leaf.pem() + &server.certificate_pem + &server.bridge_pem;
                 std::fs::write(&certificate, chain)
                     .with_context(|| format!("write {}", certificate.display()))
             }

@@ -137,7 +137,10 @@ fn certified(
 ) -> Result<CertifiedKey, TlsError> {
     let key = KeyPair::generate().map_err(TlsError::Issue)?;
     let leaf = authority.issue_server(names, &key, SERVER_LIFE, now).map_err(TlsError::Issue)?;
-    let chain = vec![leaf.der().clone(), authority.certificate_der.clone()];
+    let mut chain = vec![leaf.der().clone(), authority.certificate_der.clone()];
+    for bridge in CertificateDer::pem_slice_iter(authority.bridge_pem.as_bytes()) {
+        chain.push(bridge.map_err(|_| TlsError::Issue(rcgen::Error::CouldNotParseCertificate))?);
+    }
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     Ok(CertifiedKey::from_der(chain, key, &provider())?)
 }

@@ -21,6 +21,8 @@ pub struct AuthorityRow {
     pub state: String,
     /// PEM.
     pub certificate_pem: String,
+    /// See [`Authority::bridge_pem`](crate::authority::Authority::bridge_pem); PEM.
+    pub bridge_pem: String,
     /// SHA-256 of the `SubjectPublicKeyInfo`.
     pub spki_sha256: Vec<u8>,
     /// Nonce and AES-256-GCM ciphertext of the PKCS #8 key.
@@ -77,8 +79,8 @@ impl Store {
         sqlx::query_as!(
             AuthorityRow,
             "-- Store::authorities
-            select authority_id, purpose, state, certificate_pem, spki_sha256, sealed_private_key,
-                sealing_key_id, not_after, state_changed_at
+            select authority_id, purpose, state, certificate_pem, bridge_pem, spki_sha256,
+                sealed_private_key, sealing_key_id, not_after, state_changed_at
             from certificate_authorities where state <> 'removed' order by purpose, created_at"
         )
         .fetch_all(&self.pool)
@@ -155,8 +157,8 @@ impl Store {
         sqlx::query!(
             "-- Store::begin_rotation
             insert into certificate_authorities (authority_id, purpose, state, certificate_pem,
-                spki_sha256, sealed_private_key, sealing_key_id, not_after)
-            values ($1, $2, 'next', $3, $4, $5, $6, $7)",
+                spki_sha256, sealed_private_key, sealing_key_id, not_after, bridge_pem)
+            values ($1, $2, 'next', $3, $4, $5, $6, $7, $8)",
             next.authority_id,
             next.purpose,
             next.certificate_pem,
@@ -164,6 +166,7 @@ impl Store {
             next.sealed_private_key,
             next.sealing_key_id,
             next.not_after,
+            next.bridge_pem,
         )
         .execute(&mut *transaction)
         .await?;
