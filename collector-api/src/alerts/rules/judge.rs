@@ -57,7 +57,7 @@ impl Ready {
             };
             return of_host(value);
         }
-        if matches!(source, Source::Process | Source::Exit) && !tick.has("process") {
+        if source.is_of_processes() && !tick.has("process") {
             return None;
         }
         let rows = observed.rows.get(&(tick.host_id, tick.sampled_at, source));
@@ -102,8 +102,7 @@ impl Ready {
         for object in absent {
             let key = (self.rule.rule_id, object.clone());
             let Some(phase) = phases.get(&key).copied() else { continue };
-            let is_nothing = matches!(self.metric.source(), Source::Process | Source::Exit);
-            let ((after, change), value) = if is_nothing {
+            let ((after, change), value) = if self.metric.source().is_of_processes() {
                 (self.condition.step(Some(phase), at, 0.0), Some(0.0))
             } else {
                 (missing(phase, at), None)

@@ -85,6 +85,23 @@ pub enum Metric {
     /// keep: name it in the profile's `always_keep`.
     #[serde(rename = "process.count")]
     ProcessCount,
+    /// 1 while the fleet has known a command line for less than five minutes, else 0. One whose samples are all
+    /// past their retention is forgotten, and new again.
+    #[serde(rename = "process.is_new")]
+    ProcessNew,
+    /// Connections of its instances.
+    #[serde(rename = "process.connections")]
+    ProcessConnections,
+    /// Segments that they sent again, per second.
+    #[serde(rename = "process.retransmits_per_second")]
+    ProcessRetransmits,
+    /// Ends of a command line in a report, whatever their code.
+    #[serde(rename = "process.exits")]
+    ProcessExits,
+    /// Ends of a command line within the hour up to a report in which one ended, else 0: what is started again
+    /// and again. With `recover_for_s` the alert lasts while it goes on.
+    #[serde(rename = "process.exits_in_an_hour")]
+    ProcessRestarts,
     /// Ends of a command line with a code that is not 0, or by a signal, in a report.
     #[serde(rename = "process.failed_exits")]
     ProcessFailed,
@@ -96,7 +113,7 @@ pub enum Metric {
 /// Metric, name, source, place in the source's values; `None`: computed from a tick.
 type Line = (Metric, &'static str, Source, Option<usize>);
 
-const TABLE: [Line; 27] = [
+const TABLE: [Line; 32] = [
     (Metric::HostCpu, "host.cpu_ratio", Source::Host, Some(0)),
     (Metric::HostIowait, "host.iowait_ratio", Source::Host, Some(1)),
     (Metric::HostLoad, "host.load_per_core", Source::Host, Some(2)),
@@ -137,6 +154,11 @@ const TABLE: [Line; 27] = [
     (Metric::ProcessCount, "process.count", Source::Process, Some(4)),
     (Metric::ProcessThreads, "process.threads", Source::Process, Some(5)),
     (Metric::ProcessFiles, "process.file_descriptors", Source::Process, Some(6)),
+    (Metric::ProcessNew, "process.is_new", Source::Process, Some(7)),
+    (Metric::ProcessConnections, "process.connections", Source::Connection, Some(0)),
+    (Metric::ProcessRetransmits, "process.retransmits_per_second", Source::Connection, Some(1)),
+    (Metric::ProcessExits, "process.exits", Source::Exit, Some(2)),
+    (Metric::ProcessRestarts, "process.exits_in_an_hour", Source::Restart, Some(0)),
     (Metric::ProcessFailed, "process.failed_exits", Source::Exit, Some(0)),
     (Metric::ProcessKilled, "process.killed_exits", Source::Exit, Some(1)),
 ];

@@ -24,6 +24,10 @@ pub enum Source {
     Process,
     /// `process_exits`, by process.
     Exit,
+    /// `process_exits` of the hour up to each report, by process; more to read, so only for rules that ask.
+    Restart,
+    /// `connection_samples`, by process.
+    Connection,
 }
 
 /// Samples of one host: later than `after`, up to `to`.
@@ -52,6 +56,13 @@ pub struct Tick {
     pub troubled: Option<Value>,
     /// In the order of the statement.
     pub values: Vec<Option<f64>>,
+}
+
+impl Source {
+    /// Whether the collector of processes delivers it, and what is not there is 0.
+    pub fn is_of_processes(self) -> bool {
+        matches!(self, Self::Process | Self::Exit | Self::Restart | Self::Connection)
+    }
 }
 
 impl Tick {
@@ -186,6 +197,8 @@ async fn rows(
         Source::NetworkInterface => interfaces(connection, &given).await,
         Source::Process => processes(connection, &given).await,
         Source::Exit => exits(connection, &given).await,
+        Source::Restart => restarts(connection, &given).await,
+        Source::Connection => connections(connection, &given).await,
     }
 }
 
@@ -270,7 +283,8 @@ async fn processes(
         r#"-- observe.processes
         select t.host_id as "host_id!", t.sampled_at as "sampled_at!",
             translate(t.process_id::text, '-', '') as "object!", p.command_line as title,
-            t.numbers as "values!: Vec<Option<f64>>"
+            t.numbers || (p.first_seen_at > t.sampled_at - interval '5 minutes')::int::float8
+                as "values!: Vec<Option<f64>>"
         from (
             select r.host_id, s.sampled_at, i.process_id,
                 array[sum(s.cpu_user_us + s.cpu_system_us) / (nullif(max(s.interval_ms), 0) * 1000.0),
@@ -316,6 +330,67 @@ async fn exits(
             join process_exits s on s.host_id = r.host_id and s.sampled_at > r.after and s.sampled_at <= r.upto
             where s.sampled_at > $4 and s.sampled_at <= $5 and s.process_id is not null
             group by r.host_id, s.sampled_at, s.process_id) t
+        join processes p using (process_id)"#,
+        hosts,
+        after,
+        to,
+        first,
+        last,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn restarts(
+    connection: &mut PgConnection,
+    (hosts, after, to, first, last): &Parameters,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"-- observe.restarts
+        select t.host_id as "host_id!", t.sampled_at as "sampled_at!",
+            translate(t.process_id::text, '-', '') as "object!", p.command_line as title,
+            array[t.ended]::float8[] as "values!: Vec<Option<f64>>"
+        from (
+            select r.host_id, r.after, s.sampled_at, s.process_id,
+                sum(sum(s.process_count)) over (partition by r.host_id, s.process_id order by s.sampled_at
+                    range between interval '1 hour' preceding and current row) as ended
+            from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) as r (host_id, after, upto)
+            join process_exits s on s.host_id = r.host_id
+                and s.sampled_at > r.after - interval '1 hour' and s.sampled_at <= r.upto
+            where s.sampled_at > $4::timestamptz - interval '1 hour' and s.sampled_at <= $5 and s.process_id is not null
+            group by r.host_id, r.after, s.sampled_at, s.process_id) t
+        join processes p using (process_id)
+        where t.sampled_at > t.after"#,
+        hosts,
+        after,
+        to,
+        first,
+        last,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn connections(
+    connection: &mut PgConnection,
+    (hosts, after, to, first, last): &Parameters,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"-- observe.connections
+        select t.host_id as "host_id!", t.sampled_at as "sampled_at!",
+            translate(t.process_id::text, '-', '') as "object!", p.command_line as title,
+            t.numbers as "values!: Vec<Option<f64>>"
+        from (
+            select r.host_id, s.sampled_at, i.process_id,
+                array[sum(s.connection_count), sum(s.retransmits) * 1000.0 / nullif(max(s.interval_ms), 0)]::float8[]
+                    as numbers
+            from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) as r (host_id, after, upto)
+            join connection_samples s on s.host_id = r.host_id and s.sampled_at > r.after and s.sampled_at <= r.upto
+            join process_instances i on i.host_id = r.host_id and i.instance_id = s.instance_id
+            where s.sampled_at > $4 and s.sampled_at <= $5
+            group by r.host_id, s.sampled_at, i.process_id) t
         join processes p using (process_id)"#,
         hosts,
         after,

@@ -144,6 +144,27 @@ async fn process(
     .unwrap();
 }
 
+/// `count` ends of the instance of [`process`], and as many connections of it.
+async fn ends(
+    db: &mut PgConnection,
+    host: &str,
+    at: OffsetDateTime,
+    command_line: &str,
+    count: i32,
+) {
+    for insert in [
+        "insert into process_exits (host_id, sampled_at, instance_id, process_id, interval_ms, process_count)
+         select host_id, $2, 0, md5($3)::uuid, 30000, $4 from hosts where host_name = $1",
+        "insert into connection_samples (host_id, sampled_at, instance_id, interval_ms, connection_count, local_port,
+             remote_port, shared, protocol, local_address, remote_address)
+         select host_id, $2, 1000 + ascii($3), 30000, $4, 0, 443, false, 'tcp', '10.0.0.1', '10.0.0.2'
+         from hosts where host_name = $1",
+    ] {
+        let insert = sqlx::query(insert).bind(host).bind(at).bind(command_line).bind(count);
+        insert.execute(&mut *db).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alert_begins_and_ends_by_the_samples_and_unknown_is_neither() {
     let (alerting, start) = prepared("rules", Engine::PostgreSql, 2).await;
@@ -238,6 +259,56 @@ async fn each_object_is_judged_for_itself_and_a_process_that_is_not_there_is_cou
     assert_eq!(alerting.open_rules().await, [""; 0]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_new_what_is_started_again_and_again_and_who_has_many_connections() {
+    let (alerting, start) = prepared("behaviour", Engine::PostgreSql, 1).await;
+    let now = |name: &str, metric: &str, threshold| Rule {
+        for_s: 0,
+        recover_for_s: 0,
+        ..rule(name, metric, threshold)
+    };
+    let mut again = now("again", "process.exits_in_an_hour", 5.0);
+    again.recover_for_s = 90;
+    for rule in [
+        &again,
+        &now("new", "process.is_new", 0.0),
+        &now("many", "process.connections", 2.0),
+        &now("ended", "process.exits", 2.0),
+    ] {
+        alerting.rule(rule).await;
+    }
+    let mut db = alerting.connect().await;
+    // Second, ends and connections of the one; what is open after it.
+    for (second, count, open) in [
+        (30, 2, vec!["new host-1 /bin/crashes"]),
+        (60, 0, vec!["new host-1 /bin/crashes"]),
+        (360, 3, vec!["ended host-1 /bin/crashes", "many host-1 /bin/crashes"]),
+        // Six within an hour; the hour of the first two ends.
+        (3620, 1, vec!["again host-1 /bin/crashes"]),
+        (3660, 0, vec!["again host-1 /bin/crashes"]),
+        (3690, 1, vec!["again host-1 /bin/crashes"]),
+        (3780, 0, vec![]),
+    ] {
+        let at = start + Duration::seconds(second);
+        for command_line in ["/bin/crashes", "/bin/stays"] {
+            process(&mut db, "host-1", at, command_line, 1).await;
+        }
+        if second == 30 {
+            sqlx::query("update processes set first_seen_at = $1 - (command_line = '/bin/stays')::int * interval '1 day'")
+                .bind(start)
+                .execute(&mut db)
+                .await
+                .unwrap();
+        }
+        if count > 0 {
+            ends(&mut db, "host-1", at, "/bin/crashes", count).await;
+        }
+        report(&mut db, "host-1", at, None).await;
+        alerting.judge().await;
+        assert_eq!(alerting.open_rules().await, open, "after {second} s");
+    }
+}
+
 struct Numbers(u64);
 
 impl Numbers {
@@ -275,7 +346,10 @@ async fn the_dry_run_says_what_the_live_rounds_said_of_the_same_samples() {
             rule("disk", "filesystem.used_ratio", 0.7),
             rule("worker", "process.cpu_cores", 2.0),
             rule("count", "process.count", 1.0),
+            rule("restarts", "process.exits_in_an_hour", 30.0),
+            rule("connections", "process.connections", 2.0),
         ];
+        (rules[4].for_s, rules[5].for_s) = (0, 0);
         rules[0].recover_threshold = 0.4;
         rules[0].for_s = 30;
         rules[2].object = Some("worker".into());
@@ -305,6 +379,10 @@ async fn the_dry_run_says_what_the_live_rounds_said_of_the_same_samples() {
                         1 + i32::try_from(numbers.below(4)).unwrap(),
                     )
                     .await;
+                }
+                if numbers.below(4) == 0 {
+                    let count = 1 + i32::try_from(numbers.below(3)).unwrap();
+                    ends(&mut db, host, at, "/bin/worker", count).await;
                 }
                 #[expect(clippy::cast_precision_loss, reason = "small")]
                 let cpu = (numbers.below(10) != 0).then(|| numbers.below(100) as f64 / 100.0);
