@@ -336,25 +336,30 @@ fn found(rule: &Rule, turns: &[Turn]) -> Vec<Found> {
         .collect()
 }
 
+fn random_rules() -> [Rule; 6] {
+    let mut rules = [
+        rule("cpu", "host.cpu_ratio", 0.6),
+        rule("disk", "filesystem.used_ratio", 0.7),
+        rule("worker", "process.cpu_cores", 2.0),
+        rule("count", "process.count", 1.0),
+        rule("restarts", "process.exits_in_an_hour", 30.0),
+        rule("connections", "process.connections", 2.0),
+    ];
+    (rules[4].for_s, rules[5].for_s) = (0, 0);
+    rules[0].recover_threshold = 0.4;
+    rules[0].for_s = 30;
+    rules[2].object = Some("worker".into());
+    rules[2].recover_for_s = 0;
+    (rules[3].below, rules[3].object) = (true, Some("worker".into()));
+    rules
+}
+
 /// Three hours of three hosts, in reports that are missing, unknown or late in pieces of random length.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_dry_run_says_what_the_live_rounds_said_of_the_same_samples() {
     for engine in Engine::ALL {
         let (alerting, start) = prepared("dry-run", engine, 3).await;
-        let mut rules = [
-            rule("cpu", "host.cpu_ratio", 0.6),
-            rule("disk", "filesystem.used_ratio", 0.7),
-            rule("worker", "process.cpu_cores", 2.0),
-            rule("count", "process.count", 1.0),
-            rule("restarts", "process.exits_in_an_hour", 30.0),
-            rule("connections", "process.connections", 2.0),
-        ];
-        (rules[4].for_s, rules[5].for_s) = (0, 0);
-        rules[0].recover_threshold = 0.4;
-        rules[0].for_s = 30;
-        rules[2].object = Some("worker".into());
-        rules[2].recover_for_s = 0;
-        (rules[3].below, rules[3].object) = (true, Some("worker".into()));
+        let rules = random_rules();
         for rule in &rules {
             alerting.rule(rule).await;
         }
