@@ -13,6 +13,7 @@ mod clones;
 mod configuration;
 mod delivery;
 mod deploy;
+mod docs;
 mod exactly_once;
 mod faults;
 mod first_culprit;
