@@ -15,8 +15,9 @@ use crate::run::{cargo, exists, shown};
 use crate::{apt, progress::Step, schemathesis, web};
 
 /// Programs that tests start, with their Debian packages.
-pub(crate) const PROGRAMS: [(&str, &str); 8] = [
+pub(crate) const PROGRAMS: [(&str, &str); 9] = [
     ("chromium", "chromium"),
+    ("curl", "curl"),
     ("faketime", "faketime"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),

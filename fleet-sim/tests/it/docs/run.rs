@@ -13,13 +13,16 @@ use fleet_sim::child::{self, Child, Directory};
 use fleet_sim::eventually::eventually;
 use fleet_sim::postgres::PostgresCluster;
 use fleet_sim::server::{Doors, path_text};
+use fleet_sim::simulated::SimulatedAgent;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::blocks::Page;
-use crate::fleet::{DEADLINE, Fleet, wait_for_deltas};
+use crate::fleet::{DEADLINE, Fleet, now, wait_for_deltas};
 
 /// Page and name of every test that blocks may ask for.
 pub(super) const TESTS: &[(&str, &str)] = &[
+    ("README.md", "readme"),
+    ("README.md", "terminal"),
     ("docs/getting-started.md", "database"),
     ("docs/getting-started.md", "prepare"),
     ("docs/getting-started.md", "serve"),
@@ -66,7 +69,11 @@ impl Terminal<'_> {
 
     /// Runs it to its end; what it printed. Each command must succeed.
     fn run(&self, page: &Page, test: &str) -> Result<String> {
-        let script = page.script(test);
+        let mut script = page.script(test);
+        let here = self.variables.iter().find(|(name, _)| *name == "PROCFLEET_URL");
+        if let Some((_, address)) = here {
+            script = script.replace("http://127.0.0.1:7080", address);
+        }
         let output = self.command(&script)?.output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let said = text(&output.stdout);
@@ -198,6 +205,27 @@ async fn the_tour_of_the_api_can_be_made() -> Result<()> {
     let desk = Desk::start("api-tour").await?;
     let _agent = desk.agent().await?;
     desk.terminal()?.run(&Page::read("docs/api-tour.md")?, "tour")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_readme_is_true() -> Result<()> {
+    let desk = Desk::start("docs-readme").await?;
+    let _agent = desk.agent().await?;
+    let page = Page::read("README.md")?;
+    let private = desk.directory.path().join(".procfleet");
+    fs::create_dir(&private)?;
+    fs::copy(desk.directory.path().join("admin.key"), private.join("admin.key"))?;
+    let said = desk.terminal()?.run(&page, "readme")?;
+    ensure!(said.contains("command_line"), "{said}");
+
+    let labels = ["--label", "env=test", "--label", "old=yes"];
+    let token = desk.fleet.deployment.create_token("db", &labels).await?;
+    let token = fs::read_to_string(token)?.parse()?;
+    SimulatedAgent::enroll(&token, "db-01", 1, now()).await?;
+    fs::write(desk.directory.path().join("top.json"), r#"{"profile":{"top":25}}"#)?;
+    let said = desk.terminal()?.run(&page, "terminal")?;
+    ensure!(said.contains("db-01") && said.contains("quarantine"), "{said}");
     Ok(())
 }
 
