@@ -60,7 +60,14 @@ impl HaproxyProcess {
         Ok(haproxy)
     }
 
-    /// The same, and every connection begins with who made it (PROXY protocol version 2).
+    /// Runs a configuration of somebody else's, which listens on `listen`.
+    pub async fn start_from(configuration: &str, listen: SocketAddr) -> Result<Self> {
+        let mut haproxy = Self::spawn(None, configuration)?;
+        haproxy.wait_until_it_listens(listen).await?;
+        Ok(haproxy)
+    }
+
+    /// The same as [`Self::start`], and every connection begins with who made it (PROXY protocol version 2).
     pub async fn start_with_proxy_protocol(listen: SocketAddr, servers: &[Doors]) -> Result<Self> {
         let text = configuration(listen, servers)?
             .replace("default-server inter", "default-server send-proxy-v2 inter");

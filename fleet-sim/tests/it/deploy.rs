@@ -9,17 +9,23 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use collector_api::config::Config;
+use fleet_sim::address::free_address;
 use fleet_sim::child::{self, Directory};
+use fleet_sim::database::{Engine, TestDatabase};
+use fleet_sim::eventually::eventually;
+use fleet_sim::haproxy::HaproxyProcess;
 use fleet_sim::postgres::PostgresCluster;
+use fleet_sim::server::{Deployment, Doors};
 use serde::Deserialize as _;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::fleet::Fleet;
+use crate::fleet::{DEADLINE, Fleet, connect, report_count, start_agent, wait_for_reports};
 
 /// Where the repository is.
 pub(crate) fn repository() -> PathBuf {
@@ -296,6 +302,57 @@ fn the_load_balancer_of_compose_is_one() -> Result<()> {
         ensure!(text.contains(&format!("server {name} {name}:7443 check")), "{name}");
     }
     Ok(())
+}
+
+/// Its names of containers become addresses of this machine; nothing else changes.
+#[tokio::test]
+async fn agents_report_through_the_load_balancer_of_compose() -> Result<()> {
+    let database = TestDatabase::create(Engine::TimescaleDb).await?;
+    let (agents, operators, health) = (free_address()?, free_address()?, free_address()?);
+    let endpoint = format!("https://{agents}");
+    let mut deployment = Deployment::create("compose-lb", &database.url, vec![endpoint]).await?;
+    let from = ("PROCFLEET_AGENT_DOOR__PROXY_PROTOCOL_FROM", "127.0.0.0/8".to_owned());
+    deployment.environment.push(from);
+    let mut text = read("deploy/docker/haproxy.cfg")?
+        .replace("bind :7443", &format!("bind {agents}"))
+        .replace("bind :7080", &format!("bind {operators}"))
+        .replace("bind 127.0.0.1:8404", &format!("bind {health}"));
+    let mut servers = Vec::new();
+    for name in ["server-1", "server-2"] {
+        let doors = Doors::free()?;
+        let (agent, operator) = (doors.agent, doors.operator);
+        text = text
+            .replace(
+                &format!("{name}:7443 check"),
+                &format!("{agent} check port {}", operator.port()),
+            )
+            .replace(&format!("{name}:7080 check"), &format!("{operator} check"));
+        servers.push(deployment.start(name, doors).await?);
+    }
+    let mut haproxy = HaproxyProcess::start_from(&text, agents).await?;
+    let healthy =
+        Command::new("curl").args(["-sf", &format!("http://{health}/healthy")]).output()?;
+    ensure!(healthy.status.success(), "{healthy:?}");
+
+    let mut agent = start_agent(&deployment, "agent", Duration::from_millis(500), false).await?;
+    let mut connection = connect(&deployment).await?;
+    wait_for_reports(&mut connection, &mut agent, 2).await?;
+    let key = deployment.create_api_key("admin").await?;
+    for server in &servers {
+        let ignored = "procfleet_server_connections_failed_total";
+        assert_eq!(server.metric(&key, ignored, "proxy_header").await?, 0.0);
+    }
+    servers.remove(0).kill()?;
+    let before = report_count(&mut connection, agent.host_id()?).await?;
+    wait_for_reports(&mut connection, &mut agent, before + 2).await?;
+    let url = format!("http://{operators}/readyz");
+    eventually(DEADLINE, "operators reach the server that is left", async || {
+        let ready = Command::new("curl").args(["-sf", &url]).output()?;
+        ensure!(ready.status.success(), "{ready:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
+    haproxy.check_alive()
 }
 
 #[test]
