@@ -10,7 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use reqwest::header::CONTENT_TYPE;
 use rustix::process::Signal;
+use serde_json::Value;
 use shared_model::JoinToken;
 
 use crate::address::{free_address, own_address};
@@ -253,6 +255,20 @@ impl ServerProcess {
         let body = response.text().await?;
         if !status.is_success() {
             bail!("GET {url} answered {status}: {body}");
+        }
+        Ok(body)
+    }
+
+    /// POST on the operator door; the body of a success.
+    pub async fn post(&self, path: &str, api_key: &str, body: &Value) -> Result<String> {
+        let url = format!("http://{}{path}", self.doors.operator);
+        let request = operator_client()?.post(&url).bearer_auth(api_key);
+        let request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        let response = request.send().await?;
+        let status = response.status();
+        let body = response.text().await?;
+        if !status.is_success() {
+            bail!("POST {url} answered {status}: {body}");
         }
         Ok(body)
     }

@@ -24,6 +24,7 @@ mod kit;
 mod load_balancer;
 mod outage;
 mod pooler;
+mod replica_kills;
 mod rotation;
 mod schemathesis;
 mod secrets;
