@@ -11,6 +11,7 @@
 pub mod address;
 pub mod agent;
 pub mod bench_agent;
+pub mod bench_alerts;
 pub mod bench_fleet;
 pub mod bench_ingest;
 pub mod bench_query;

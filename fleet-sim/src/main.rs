@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use fleet_sim::{
-    bench_agent, bench_fleet, bench_ingest, bench_query, bench_storage, bench_web, faults, fleet,
-    tier, workload,
+    bench_agent, bench_alerts, bench_fleet, bench_ingest, bench_query, bench_storage, bench_web,
+    faults, fleet, tier, workload,
 };
 
 /// Simulated agents and benchmarks for Procfleet.
@@ -19,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Simulated hosts against a server that runs already.
     Run(fleet::command::Arguments),
+    /// Silence among 100,000 hosts, rules over 10,000, and alerts told while replicas die.
+    BenchAlerts(bench_alerts::Arguments),
     /// A fleet at its own pace, then a larger one that comes back all at once.
     BenchFleet(bench_fleet::Arguments),
     /// Kills, cuts and fills what a fleet depends on, and judges what is stored.
@@ -45,6 +47,7 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::BenchAlerts(arguments) => runtime()?.block_on(bench_alerts::run(arguments)),
         Command::BenchIngest(arguments) => runtime()?.block_on(bench_ingest::run(arguments)),
         Command::BenchQuery(arguments) => runtime()?.block_on(bench_query::run(arguments)),
         Command::BenchStorage(arguments) => runtime()?.block_on(bench_storage::run(arguments)),

@@ -59,7 +59,7 @@ async fn serve(
     received: &Mutex<Vec<Value>>,
     delay: Duration,
 ) -> std::io::Result<()> {
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 16384]);
+    let (mut bytes, mut chunk) = (Vec::new(), vec![0; 16384]);
     let body = loop {
         let read = stream.read(&mut chunk).await?;
         bytes.extend_from_slice(&chunk[..read]);

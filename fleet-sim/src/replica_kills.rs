@@ -86,12 +86,13 @@ pub async fn run(database_url: &str, plan: &Plan) -> Result<Outcome> {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let steps = plan.kills * STEPS;
     for second in 0..plan.kills {
-        let moment = random.below(STEPS as u64) as usize;
+        let moment = usize::try_from(random.below(STEPS as u64))?;
         for step in (0..STEPS).map(|part| second * STEPS + part) {
             pace.tick().await;
             fleet.step(plan.alerts * step / steps..plan.alerts * (step + 1) / steps).await?;
             if step % STEPS == moment {
-                let victim = &mut fleet.servers[random.below(REPLICAS as u64) as usize];
+                let victim = usize::try_from(random.below(REPLICAS as u64))?;
+                let victim = &mut fleet.servers[victim];
                 victim.kill()?;
                 victim.restart(&fleet.deployment)?;
             }
@@ -188,7 +189,7 @@ impl Fleet {
             .fetch_one(&mut self.connection)
             .await?;
             ensure!(open == 0, "{open} wait");
-            ensure!(silent >= self.silent.len() as i64, "{silent} silent hosts found");
+            ensure!(silent >= i64::try_from(self.silent.len())?, "{silent} silent hosts found");
             Ok(())
         })
         .await
@@ -251,9 +252,12 @@ fn items(messages: &[Value]) -> impl Iterator<Item = (usize, &Value)> {
     })
 }
 
-/// By alert and kind: the numbers of the messages that told it. And how many messages repeated something.
-fn arrivals(messages: &[Value]) -> Result<(BTreeMap<(String, String), Vec<usize>>, usize)> {
-    let mut arrived = BTreeMap::<_, Vec<usize>>::new();
+/// By alert and kind: the numbers of the messages that told it.
+type Arrivals = BTreeMap<(String, String), Vec<usize>>;
+
+/// What arrived, and how many messages repeated something.
+fn arrivals(messages: &[Value]) -> Result<(Arrivals, usize)> {
+    let mut arrived = Arrivals::new();
     let mut repeats = BTreeSet::new();
     for (at, item) in items(messages) {
         let alert = item["alert_id"].as_str().context("an alert")?.to_owned();

@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
 enum Which {
     /// The agent's own cost at different numbers of processes.
     Agent,
+    /// Silence among 100,000 hosts, rules over 10,000, and alerts told while replicas die.
+    Alerts,
     /// Kills, stops and fills what 200 agents depend on; fails unless all is stored, once.
     Faults,
     /// 2,000 hosts for 10 minutes, then 10,000 at once.
@@ -46,6 +48,9 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     let wanted = |which| arguments.which.is_none_or(|only| only == which);
     if wanted(Which::Agent) {
         test::demand(&mut fleet_sim(project, "bench-agent", arguments), "the agent's benchmark")?;
+    }
+    if wanted(Which::Alerts) {
+        with_database(project, "bench-alerts", arguments)?;
     }
     if wanted(Which::Ingest) {
         with_database(project, "bench-ingest", arguments)?;

@@ -6,7 +6,6 @@ mod hostile;
 mod kit;
 mod ping;
 mod rules;
-mod scale;
 mod silence;
 mod silences;
 mod verdicts;
