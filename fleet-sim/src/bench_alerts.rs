@@ -66,7 +66,9 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let mut connection = PgConnection::connect(&arguments.database_url).await?;
     println!("| measured | figure |\n|---|--:|");
     // Few rows first: what comes later is not to be in their way.
-    kills(&arguments).await?;
+    let mut deployment =
+        Deployment::create("bench-alerts", &arguments.database_url, Vec::new()).await?;
+    kills(&mut deployment, &arguments).await?;
     sqlx::raw_sql(
         "delete from channels; delete from alerts; delete from heartbeats; delete from hosts",
     )
@@ -79,20 +81,20 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let mut contacts = JoinSet::new();
     contacts.spawn(contact(store.clone(), hosts(&mut connection, arguments.silent).await?));
     sweep(&store, &mut connection, &arguments).await?;
-    silence(&mut connection, &arguments).await?;
+    silence(&deployment, &mut connection, &arguments).await?;
     heap_only(&mut connection).await?;
     contacts.shutdown().await;
     rules(&store, &mut connection, arguments.judged).await
 }
 
-async fn kills(arguments: &Arguments) -> Result<()> {
+async fn kills(deployment: &mut Deployment, arguments: &Arguments) -> Result<()> {
     let plan = replica_kills::Plan {
         kills: arguments.kills,
         alerts: arguments.alerts,
         age_leases: false,
         seed: 1,
     };
-    let outcome = replica_kills::run(&arguments.database_url, &plan).await?;
+    let outcome = replica_kills::run(deployment, &plan).await?;
     ensure!(outcome.lost.is_empty(), "lost: {:?}", outcome.lost);
     ensure!(outcome.disordered.is_empty(), "out of order: {:?}", outcome.disordered);
     ensure!(outcome.repeated <= outcome.kills, "{outcome:?}");
@@ -166,9 +168,11 @@ async fn hear_silent(connection: &mut PgConnection, count: i32, interval_ms: i32
     Ok(())
 }
 
-async fn silence(connection: &mut PgConnection, arguments: &Arguments) -> Result<()> {
-    let deployment =
-        Deployment::create("bench-alerts", &arguments.database_url, Vec::new()).await?;
+async fn silence(
+    deployment: &Deployment,
+    connection: &mut PgConnection,
+    arguments: &Arguments,
+) -> Result<()> {
     let mut server = deployment.start("server", Doors::free()?).await?;
     // What the pause between the sweeps moved is moved before anybody falls silent.
     let begun: time::OffsetDateTime =

@@ -69,18 +69,18 @@ pub struct Outcome {
     pub disordered: Vec<String>,
 }
 
-struct Fleet {
-    deployment: Deployment,
+struct Fleet<'a> {
+    deployment: &'a Deployment,
     servers: Vec<ServerProcess>,
     connection: PgConnection,
     opened: Vec<Vec<Uuid>>,
     silent: Vec<String>,
 }
 
-/// Does all of it in a database that is empty or freshly migrated.
-pub async fn run(database_url: &str, plan: &Plan) -> Result<Outcome> {
+/// Does all of it with replicas of `deployment`, of which none runs yet and whose database has no host.
+pub async fn run(deployment: &mut Deployment, plan: &Plan) -> Result<Outcome> {
     let provider = ProviderStandIn::start(plan.seed).await?;
-    let mut fleet = Fleet::start(database_url, &provider).await?;
+    let mut fleet = Fleet::start(deployment, &provider).await?;
     let mut random = Random::new(plan.seed);
     let mut pace = interval(STEP);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -94,7 +94,7 @@ pub async fn run(database_url: &str, plan: &Plan) -> Result<Outcome> {
                 let victim = usize::try_from(random.below(REPLICAS as u64))?;
                 let victim = &mut fleet.servers[victim];
                 victim.kill()?;
-                victim.restart(&fleet.deployment)?;
+                victim.restart(fleet.deployment)?;
             }
         }
         if second * SILENT / plan.kills >= fleet.silent.len() {
@@ -114,9 +114,8 @@ pub async fn run(database_url: &str, plan: &Plan) -> Result<Outcome> {
     Ok(outcome)
 }
 
-impl Fleet {
-    async fn start(database_url: &str, provider: &ProviderStandIn) -> Result<Self> {
-        let mut deployment = Deployment::create("kills", database_url, Vec::new()).await?;
+impl<'a> Fleet<'a> {
+    async fn start(deployment: &'a mut Deployment, provider: &ProviderStandIn) -> Result<Self> {
         deployment.environment.push(("PROCFLEET_ALERTS__ALLOWED_NETWORKS", "127.0.0.0/8".into()));
         let mut servers = Vec::new();
         for number in 0..REPLICAS {
@@ -126,7 +125,7 @@ impl Fleet {
         let channel = json!({ "name": "stand-in", "kind": "webhook", "per_minute": 600,
             "url": format!("http://{}/", provider.address) });
         servers[0].post("/v1/channels", &key, &channel).await?;
-        let mut connection = PgConnection::connect(database_url).await?;
+        let mut connection = PgConnection::connect(&deployment.database_url).await?;
         crate::heartbeats::create(&mut connection, HOSTS).await?;
         Ok(Self { deployment, servers, connection, opened: Vec::new(), silent: Vec::new() })
     }
