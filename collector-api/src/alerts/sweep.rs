@@ -9,7 +9,7 @@ use crate::error::Chain;
 use crate::metrics::{ALERTS_OPENED, ALERTS_RESOLVED, SWEEP_FAILURES, SWEEP_SECONDS};
 use crate::store::Store;
 
-/// Time between rounds: with what a sweep takes, less than the five seconds that are left of "3 intervals and 20 s".
+/// Pause between rounds: of "3 intervals and 20 s" it leaves one second for the sweep itself.
 const ROUND: Duration = Duration::from_secs(4);
 
 /// Runs until `stop`.
