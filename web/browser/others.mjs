@@ -56,9 +56,85 @@ export async function a_host_is_enrolled_with_a_fresh_token(browser) {
   await visitor.leave();
 }
 
+export async function every_state_of_a_host_is_told(browser) {
+  const visitor = await visit(browser, "/hosts?labels=state");
+  const { page } = visitor;
+  const states = { up: "up", late: "late", silent: "silent", stopped: "stopped", dormant: "dormant", never: "never reported", pending: "waits for approval", quarantined: "quarantined", decommissioned: "decommissioned" };
+  for (const [state, words] of Object.entries(states)) {
+    const row = page.getByRole("row", { name: `state-${state}` });
+    assert.ok((await row.locator(".life").innerText()).startsWith(words), `${state}: ${await row.innerText()}`);
+  }
+  assert.match(await page.getByRole("row", { name: "state-stopped" }).innerText(), /ephemeral/);
+  assert.equal(await page.getByRole("row", { name: "state-decommissioned" }).getByRole("button").count(), 0, "a tombstone");
+  await visitor.accessible("hosts, every state");
+  await visitor.picture("hosts-states-dark");
+  await page.emulateMedia({ colorScheme: "light" });
+  await visitor.settled();
+  await visitor.picture("hosts-states-light");
+  await visitor.accessible("hosts, every state, light");
+  await visitor.leave();
+}
+
+export async function a_host_is_approved_labelled_and_ended_from_the_keyboard(browser) {
+  const visitor = await visit(browser, "/hosts?labels=state%3Dpending");
+  const { page } = visitor;
+  const row = page.getByRole("row", { name: "state-pending" });
+  const press = async (name) => {
+    await row.getByRole("button", { name }).focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog").waitFor();
+  };
+  await press("Approve");
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await row.getByText("waits for approval").waitFor();
+  await press("Approve");
+  await visitor.accessible("a question");
+  await page.getByLabel("Reason").fill("it is ours");
+  await page.keyboard.press("Enter");
+  await row.getByText("never reported").waitFor();
+  await press("Edit labels");
+  await page.getByLabel(/name=value/).fill("state=pending\nnonsense");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByText("not name=value: nonsense").waitFor();
+  await page.getByLabel(/name=value/).fill("state=pending\nrole=a=b");
+  await visitor.picture("hosts-labels-dark");
+  await page.getByRole("button", { name: "Save" }).click();
+  await row.getByText("role=a=b").waitFor();
+  await press("Decommission");
+  await visitor.picture("hosts-decommission-dark");
+  await page.getByRole("dialog").getByRole("button", { name: "Decommission" }).click();
+  await row.getByText("decommissioned").waitFor();
+  assert.equal(await row.getByRole("button").count(), 0);
+  await visitor.leave();
+}
+
+export async function many_hosts_change_after_they_were_shown(browser) {
+  const visitor = await visit(browser, "/hosts?labels=marked");
+  const { page } = visitor;
+  const bulk = page.getByRole("region", { name: "Change many hosts" });
+  await page.getByText("No host matches.").waitFor();
+  await bulk.getByLabel("Label selector").fill("env=prod,role=db");
+  await bulk.getByLabel("Labels", { exact: true }).fill("marked=yes");
+  await bulk.getByRole("button", { name: "Show what would change" }).click();
+  const words = await bulk.getByText(/hosts match/).innerText();
+  const [matched, changed] = words.match(/[\d,]+/g);
+  assert.ok(Number(matched) > 100 && matched === changed, words);
+  assert.equal(await page.getByText("No host matches.").count(), 1, "only shown");
+  await visitor.picture("hosts-bulk-dark");
+  await visitor.accessible("hosts, bulk");
+  await bulk.getByRole("button", { name: `Change ${changed} hosts` }).click();
+  await bulk.getByText(`${changed} of ${matched} hosts changed.`).waitFor();
+  await page.getByRole("row", { name: "marked=yes" }).first().waitFor();
+  await visitor.leave();
+}
+
 export async function a_viewer_is_told_what_is_not_theirs(browser) {
-  const visitor = await visit(browser, "/hosts", given.viewerKey);
+  const visitor = await visit(browser, "/hosts?labels=state", given.viewerKey);
   await visitor.page.getByText("role admin").waitFor();
+  const row = visitor.page.getByRole("row", { name: "state-silent" });
+  await row.waitFor();
+  assert.equal(await row.getByRole("button").count(), 0, "nothing to press");
   await visitor.leave();
 }
 

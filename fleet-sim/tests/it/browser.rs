@@ -123,8 +123,8 @@ async fn insert_rows(connection: &mut PgConnection) -> Result<()> {
          select md5('row-' || n)::uuid, 'row-' || n, '6.1.0', 'x86_64', '0.1.0', (select token_id from enrollment_tokens limit 1),
                 jsonb_build_object('env', (array['prod', 'test'])[1 + n % 2], 'role', (array['db', 'web', 'cache'])[1 + n % 3])
          from generate_series(1, $1) n",
-        "insert into heartbeats (host_id, last_seen_at, last_sampled_at, deadline_at, interval_ms)
-         select md5('row-' || n)::uuid, now(), date_trunc('second', now()),
+        "insert into heartbeats (host_id, last_seen_at, contacted_at, last_sampled_at, deadline_at, interval_ms)
+         select md5('row-' || n)::uuid, now(), now() + interval '1 hour', date_trunc('second', now()),
                 now() + case when n % 40 = 0 then interval '-1 minute' else interval '1 hour' end, 30000
          from generate_series(1, $1) n",
         "insert into host_samples (sampled_at, host_id, interval_ms, cpu_count, cpu_user_us, cpu_system_us, cpu_idle_us,
@@ -136,6 +136,32 @@ async fn insert_rows(connection: &mut PgConnection) -> Result<()> {
     ];
     for statement in statements {
         sqlx::query(statement).bind(ROWS).execute(&mut *connection).await?;
+    }
+    insert_states(connection).await
+}
+
+/// One host in every state, named and labelled after it.
+async fn insert_states(connection: &mut PgConnection) -> Result<()> {
+    let statements = [
+        "insert into hosts (host_id, host_name, kernel_release, host_arch, agent_version, enrollment_token_id, lifecycle, ephemeral, labels)
+         select md5(state)::uuid, 'state-' || state, '6.1.0', 'x86_64', '0.1.0', (select token_id from enrollment_tokens limit 1),
+                case when state in ('pending', 'quarantined', 'decommissioned') then state else 'active' end,
+                state = 'stopped', jsonb_build_object('state', state)
+         from unnest(array['up', 'late', 'silent', 'stopped', 'dormant', 'never', 'pending', 'quarantined', 'decommissioned']) state",
+        "insert into heartbeats (host_id, last_seen_at, contacted_at, last_sampled_at, deadline_at, interval_ms, goodbye, goodbye_at)
+         select md5(state)::uuid, seen, seen, seen, deadline, 30000, goodbye, seen
+         from (values ('up', now() + interval '1 hour', now() + interval '2 hours', null),
+                ('late', now() - interval '10 minutes', now() + interval '2 hours', null),
+                ('silent', now() - interval '10 minutes', now() - interval '8 minutes', null),
+                ('stopped', now(), now() + interval '1 hour', 'shutdown'),
+                ('dormant', now() - interval '15 days', now() - interval '15 days', null),
+                ('never', null, null, null), ('pending', null, null, null),
+                ('quarantined', now() - interval '1 day', now() - interval '1 day', null),
+                ('decommissioned', now() - interval '1 day', now() - interval '1 day', null))
+             as given (state, seen, deadline, goodbye)",
+    ];
+    for statement in statements {
+        sqlx::query(statement).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -21,18 +21,24 @@ export class Refusal extends Error {
 export const strangers = { met: (): void => undefined };
 
 interface Request {
-  method?: "GET" | "POST" | "DELETE";
+  method?: "GET" | "POST" | "PUT" | "DELETE";
   body?: unknown;
+  /** Only if what is overwritten is still as this `ETag` names it. */
+  ifMatch?: string | null;
   signal?: AbortSignal;
 }
 
 /** One question. `T` is the answer's type by the API's description; null for an answer without a body. */
-export async function ask<T>(path: string, { method = "GET", body, signal }: Request = {}): Promise<T> {
+export const ask = async <T,>(path: string, request: Request = {}): Promise<T> => (await read<T>(path, request)).data;
+
+/** The same, with what names the state of the answer: null, where the server names none. */
+export async function read<T>(path: string, { method = "GET", body, ifMatch, signal }: Request = {}): Promise<{ data: T; etag: string | null }> {
   const init: RequestInit = { method, credentials: "same-origin", headers: { accept: "application/json" } };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { ...init.headers, "content-type": "application/json" };
   }
+  if (ifMatch) init.headers = { ...init.headers, "if-match": ifMatch };
   if (signal) init.signal = signal;
   let response: Response;
   try {
@@ -43,7 +49,7 @@ export async function ask<T>(path: string, { method = "GET", body, signal }: Req
   }
   if (!response.ok) throw await refusal(response);
   const text = await response.text();
-  return (text === "" ? null : JSON.parse(text)) as T;
+  return { data: (text === "" ? null : JSON.parse(text)) as T, etag: response.headers.get("etag") };
 }
 
 async function refusal(response: Response): Promise<Refusal> {

@@ -2,7 +2,7 @@
 import type { VNode } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import type { Schemas } from "../api/client";
-import { Liveness, lifeOf, type Life } from "../components/liveness";
+import { LIFE_TEXTS, LIVES, Liveness, lifeOf, type Life } from "../components/liveness";
 import { Meter } from "../components/meter";
 import { RangePicker } from "../components/range";
 import { Sparkline } from "../components/sparkline";
@@ -70,11 +70,10 @@ function Row({ host, index, lines }: { host: Host; index: number; lines: Sparkli
 function Counts({ hosts }: { hosts: Host[] }): VNode {
   const counts = new Map<Life, number>();
   for (const host of hosts) counts.set(lifeOf(host), (counts.get(lifeOf(host)) ?? 0) + 1);
-  const texts: [Life, Key][] = [["live", "life.live"], ["silent", "life.silent"], ["never", "life.never"]];
   return (
     <span class="counts" role="status">
       <strong>{t("fleet.count", { count: whole(hosts.length) })}</strong>
-      {texts.filter(([life]) => counts.has(life)).map(([life, text]) => <span key={life} class={`life ${life}`}><span class="dot" aria-hidden="true" />{whole(counts.get(life))} {t(text)}</span>)}
+      {LIVES.filter((life) => counts.has(life)).map((life) => <span key={life} class={`life ${life}`}><span class="dot" aria-hidden="true" />{whole(counts.get(life))} {t(LIFE_TEXTS[life])}</span>)}
     </span>
   );
 }

@@ -1,4 +1,5 @@
-// Letting hosts in: a fresh token with the command that uses it, and the tokens there are.
+// The hosts and what is decided about them; letting more in: a fresh token with the command that uses it,
+// and the tokens there are.
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { ask, path, Refusal, type Schemas } from "../api/client";
@@ -10,7 +11,9 @@ import { isAdmin } from "../session";
 import { t, type Key } from "../texts";
 import { date } from "../time";
 import { whole } from "../units";
+import { Bulk } from "./hosts/bulk";
 import { Enrol } from "./hosts/enrol";
+import { HostList } from "./hosts/list";
 
 type Token = Schemas["Page_EnrollmentToken"]["items"][number];
 
@@ -56,10 +59,12 @@ function Tokens({ fresh }: { fresh: number }): VNode {
 
 export function HostsView(): VNode {
   const [fresh, made] = useState(0);
+  const [changes, changed] = useState(0);
   return (
     <div class="view">
       <div class="bar"><h1>{t("menu.hosts")}</h1></div>
-      {isAdmin() ? <><Enrol made={() => made(fresh + 1)} /><Tokens fresh={fresh} /></> : <Empty>{t("hosts.admin")}</Empty>}
+      <HostList changes={changes} />
+      {isAdmin() ? <><Bulk made={() => changed(changes + 1)} /><Enrol made={() => made(fresh + 1)} /><Tokens fresh={fresh} /></> : <Empty>{t("hosts.admin")}</Empty>}
     </div>
   );
 }

@@ -1,6 +1,6 @@
 // In which order hosts are listed.
 import type { Schemas } from "../../api/client";
-import { lifeOf, type Life } from "../../components/liveness";
+import { LIVES, lifeOf } from "../../components/liveness";
 import { place } from "../../router";
 
 type Host = Schemas["HostSummary"];
@@ -13,14 +13,12 @@ export function orderOf(): Order {
   return ORDERS.find((order) => order === asked) ?? "name";
 }
 
-/** Who needs a look comes first. */
-const LIVES: Record<Life, number> = { silent: 3, never: 2, live: 1, ended: 0 };
 const names = new Intl.Collator(undefined, { numeric: true });
 
 function weight(host: Host, order: Order): number {
   switch (order) {
     case "name": return 0;
-    case "life": return LIVES[lifeOf(host)];
+    case "life": return -LIVES.indexOf(lifeOf(host));
     case "cpu": return host.cpu_utilization_ratio ?? -1;
     case "memory": return host.memory_total_bytes ? (host.memory_used_bytes ?? 0) / host.memory_total_bytes : -1;
     case "load": return host.load_1m ?? -1;

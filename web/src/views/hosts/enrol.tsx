@@ -5,6 +5,7 @@ import { useState } from "preact/hooks";
 import { ask, Refusal, type Schemas } from "../../api/client";
 import { Failed } from "../../components/states";
 import { t } from "../../texts";
+import { labelsIn } from "./labels";
 
 const command = (paste: string): string =>
   [
@@ -34,11 +35,15 @@ export function Enrol({ made }: { made: () => void }): VNode {
   const [name, setName] = useState("");
   const [hours, setHours] = useState("24");
   const [uses, setUses] = useState("1");
+  const [labels, label] = useState("");
+  const [ephemeral, comeAndGo] = useState(false);
   const [paste, show] = useState<string | null>(null);
   const [error, fail] = useState<Refusal | null>(null);
   const submit = (event: Event): void => {
     event.preventDefault();
-    const body = { name: name.trim(), ttl_s: Number(hours) * 3600, max_uses: uses === "" ? null : Number(uses) };
+    const typed = labelsIn(labels.split(","));
+    if (typed.wrong !== null) return fail(new Refusal(0, "invalid", t("act.labelsWrong", { line: typed.wrong })));
+    const body = { name: name.trim(), ttl_s: Number(hours) * 3600, max_uses: uses === "" ? null : Number(uses), labels: typed.labels, ephemeral };
     ask<Schemas["CreatedEnrollmentToken"]>("/v1/enrollment-tokens", { method: "POST", body }).then(
       (token) => {
         show(token.paste);
@@ -56,6 +61,8 @@ export function Enrol({ made }: { made: () => void }): VNode {
         <label>{t("enrol.name")}<input required maxLength={64} value={name} placeholder={t("enrol.nameHint")} onInput={(event) => setName(event.currentTarget.value)} /></label>
         <label>{t("enrol.hours")}<input type="number" min="1" max="2160" required value={hours} onInput={(event) => setHours(event.currentTarget.value)} /></label>
         <label>{t("enrol.uses")}<input type="number" min="1" value={uses} placeholder="∞" onInput={(event) => setUses(event.currentTarget.value)} /></label>
+        <label>{t("enrol.labels")}<input spellcheck={false} placeholder={t("bulk.labelsHint")} value={labels} onInput={(event) => label(event.currentTarget.value)} /></label>
+        <label class="tick"><input type="checkbox" checked={ephemeral} onInput={(event) => comeAndGo(event.currentTarget.checked)} />{t("enrol.ephemeral")}</label>
         <button type="submit" class="primary">{t("enrol.submit")}</button>
       </form>
       {error && <Failed error={error} />}
