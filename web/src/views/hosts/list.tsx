@@ -1,5 +1,5 @@
-// The hosts as their administrators see them: state, labels, and what can be done. The server filters,
-// by the selector that bulk changes use as well; it stands in the address.
+// The hosts as their administrators see them: state, labels, and what can be done. The server filters
+// by the selector that bulk changes use as well, the page by life cycle; both stand in the address.
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { path, type Schemas } from "../../api/client";
@@ -15,8 +15,10 @@ import { whole } from "../../units";
 import { Acting, Actions, type Act } from "./act";
 
 type Host = Schemas["HostSummary"];
-/** More rows than anybody acts upon one by one. */
+/** Rows drawn: more than anybody acts upon one by one. */
 const MOST = 200;
+/** Hosts asked for: the most that the server gives at once. */
+const PAGE = 1000;
 const STATES: [string, Key][] = [["", "manage.any"], ["pending", "manage.pending"], ["active", "manage.active"], ["quarantined", "manage.quarantined"], ["decommissioned", "manage.decommissioned"]];
 
 function columns(begin: (host: Host, act: Act) => void): Column<Host>[] {
@@ -57,13 +59,14 @@ function Filter(): VNode {
 
 export function HostList({ changes }: { changes: number }): VNode {
   const { query } = place.value;
-  const asked = useAsked<Schemas["Page_HostSummary"]>(path("/v1/hosts", { labels: query.get("labels"), lifecycle: query.get("lifecycle"), limit: MOST }));
+  const asked = useAsked<Schemas["Page_HostSummary"]>(path("/v1/hosts", { labels: query.get("labels"), limit: PAGE }));
   const [acting, act] = useState<{ host: Host; act: Act } | null>(null);
   const [seen, see] = useState(changes);
   if (seen !== changes) {
     see(changes);
     asked.again();
   }
+  const state = query.get("lifecycle");
   const close = (): void => {
     act(null);
     asked.again();
@@ -74,12 +77,16 @@ export function HostList({ changes }: { changes: number }): VNode {
       <Filter />
       {acting && <Acting host={acting.host} act={acting.act} close={close} />}
       <Shown of={asked}>
-        {({ items, next }) => items.length === 0 ? <Empty>{t("manage.none")}</Empty> : (
-          <>
-            <Table label={t("manage.title")} columns={columns((host, doing) => act({ host, act: doing }))} rows={items as Host[]} id={(row) => row.host_id} />
-            {next && <p class="notice">{t("manage.more", { count: whole(MOST) })}</p>}
-          </>
-        )}
+        {({ items, next }) => {
+          const hosts = (items as Host[]).filter((host) => state === null || host.lifecycle === state);
+          if (hosts.length === 0) return <Empty>{t("manage.none")}</Empty>;
+          return (
+            <>
+              <Table label={t("manage.title")} columns={columns((host, doing) => act({ host, act: doing }))} rows={hosts.slice(0, MOST)} id={(row) => row.host_id} />
+              {(next || hosts.length > MOST) && <p class="notice">{t("manage.more", { count: whole(Math.min(MOST, hosts.length)) })}</p>}
+            </>
+          );
+        }}
       </Shown>
     </section>
   );
