@@ -47,4 +47,5 @@ insert into rules (rule_id, name, severity, metric, below, threshold, recover_th
     ('00000000-0000-7000-8000-000000000003', 'agent_lost_data',      'warning',  'agent.lost_reports',            false, 0,        0,        0,   600, true),
     ('00000000-0000-7000-8000-000000000004', 'filesystem_full',      'critical', 'filesystem.used_ratio',         false, 0.95,     0.93,     300, 60,  true),
     ('00000000-0000-7000-8000-000000000005', 'filesystem_no_inodes', 'critical', 'filesystem.inodes_used_ratio',  false, 0.95,     0.93,     300, 60,  true),
+    ('00000000-0000-7000-8000-000000000007', 'filesystem_filling',   'warning',  'filesystem.full_in_hours',      true,  24,       36,       1800, 600, true),
     ('00000000-0000-7000-8000-000000000006', 'memory_exhausted',     'warning',  'host.memory_used_ratio',        false, 0.97,     0.95,     600, 120, true);

@@ -42,6 +42,11 @@ pub enum Metric {
     /// Share of a file system that is used, as `df` counts.
     #[serde(rename = "filesystem.used_ratio")]
     FilesystemUsed,
+    /// Hours until it is full if it grows as in the last six hours (a line through a sample every half hour); 8760, a
+    /// year, at most, and while it does not grow or less than 60 % of it is used. Unknown until it has been seen for
+    /// two hours.
+    #[serde(rename = "filesystem.full_in_hours")]
+    FilesystemFullIn,
     /// Share of its inodes that are used.
     #[serde(rename = "filesystem.inodes_used_ratio")]
     FilesystemInodes,
@@ -113,7 +118,7 @@ pub enum Metric {
 /// Metric, name, source, place in the source's values; `None`: computed from a tick.
 type Line = (Metric, &'static str, Source, Option<usize>);
 
-const TABLE: [Line; 32] = [
+const TABLE: [Line; 33] = [
     (Metric::HostCpu, "host.cpu_ratio", Source::Host, Some(0)),
     (Metric::HostIowait, "host.iowait_ratio", Source::Host, Some(1)),
     (Metric::HostLoad, "host.load_per_core", Source::Host, Some(2)),
@@ -125,6 +130,7 @@ const TABLE: [Line; 32] = [
     (Metric::AgentCollectors, "agent.failing_collectors", Source::Host, Some(8)),
     (Metric::AgentLost, "agent.lost_reports", Source::Host, None),
     (Metric::FilesystemUsed, "filesystem.used_ratio", Source::Filesystem, Some(0)),
+    (Metric::FilesystemFullIn, "filesystem.full_in_hours", Source::Trend, Some(0)),
     (Metric::FilesystemInodes, "filesystem.inodes_used_ratio", Source::Filesystem, Some(1)),
     (Metric::DeviceBusy, "block_device.utilization_ratio", Source::BlockDevice, Some(0)),
     (Metric::DeviceQueue, "block_device.queue_length", Source::BlockDevice, Some(1)),

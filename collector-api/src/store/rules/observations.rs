@@ -16,6 +16,8 @@ pub enum Source {
     Host,
     /// `filesystem_samples`, by mount point.
     Filesystem,
+    /// `filesystem_samples` of the six hours up to each report, by mount point; only for rules that ask.
+    Trend,
     /// `block_device_samples`, by device.
     BlockDevice,
     /// `network_interface_samples`, by interface.
@@ -193,6 +195,7 @@ async fn rows(
     match source {
         Source::Host => Ok(Vec::new()),
         Source::Filesystem => filesystems(connection, &given).await,
+        Source::Trend => trends(connection, &given).await,
         Source::BlockDevice => devices(connection, &given).await,
         Source::NetworkInterface => interfaces(connection, &given).await,
         Source::Process => processes(connection, &given).await,
@@ -214,6 +217,43 @@ async fn filesystems(
                 s.inodes_used::float8 / nullif(s.inodes_total, 0)]::float8[] as "values!: Vec<Option<f64>>"
         from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) as r (host_id, after, upto)
         join filesystem_samples s on s.host_id = r.host_id and s.sampled_at > r.after and s.sampled_at <= r.upto
+        where s.sampled_at > $4 and s.sampled_at <= $5"#,
+        hosts,
+        after,
+        to,
+        first,
+        last,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn trends(
+    connection: &mut PgConnection,
+    (hosts, after, to, first, last): &Parameters,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"-- observe.trends
+        select s.host_id, s.sampled_at, s.mount_point as object, s.mount_point as title,
+            array[case
+                when t.seen_s < 7200 or t.points < 4 then null
+                when t.bytes_per_hour <= 0 or s.used_bytes < 0.6 * (s.used_bytes + s.available_bytes) then 8760
+                else least(s.available_bytes / t.bytes_per_hour, 8760)
+            end]::float8[] as "values!: Vec<Option<f64>>"
+        from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) as r (host_id, after, upto)
+        join filesystem_samples s on s.host_id = r.host_id and s.sampled_at > r.after and s.sampled_at <= r.upto
+        cross join lateral (
+            select count(*) as points, extract(epoch from max(p.sampled_at) - min(p.sampled_at)) as seen_s,
+                regr_slope(p.used_bytes, extract(epoch from p.sampled_at - s.sampled_at) / 3600) as bytes_per_hour
+            from generate_series(0, 12) as n
+            cross join lateral (
+                select f.sampled_at, f.used_bytes from filesystem_samples f
+                where f.host_id = s.host_id and f.mount_point = s.mount_point
+                  and f.sampled_at <= s.sampled_at - n * interval '30 minutes'
+                  and f.sampled_at > s.sampled_at - (n + 1) * interval '30 minutes'
+                  and f.sampled_at > $4::timestamptz - interval '7 hours' and f.sampled_at <= $5
+                order by f.sampled_at desc limit 1) p) t
         where s.sampled_at > $4 and s.sampled_at <= $5"#,
         hosts,
         after,

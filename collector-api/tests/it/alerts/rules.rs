@@ -309,6 +309,39 @@ async fn what_is_new_what_is_started_again_and_again_and_who_has_many_connection
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_system_that_fills_is_told_before_it_is_full() {
+    let (alerting, start) = prepared("filling", Engine::PostgreSql, 1).await;
+    let mut filling = rule("filling", "filesystem.full_in_hours", 6.0);
+    (filling.below, filling.recover_threshold) = (true, 8.0);
+    (filling.for_s, filling.recover_for_s) = (0, 0);
+    alerting.rule(&filling).await;
+    let mut db = alerting.connect().await;
+    let mut told = Vec::new();
+    // 1 of 100 bytes every twelve minutes, five an hour; the other stays, the third is nearly empty.
+    for n in 1..=60_i64 {
+        let at = start + Duration::minutes(3 * n);
+        let used = 60 + n / 4;
+        for (mount, used) in [("/data", used), ("/stays", 99), ("/empty", n / 4)] {
+            filesystem(&mut db, "host-1", at, mount, used).await;
+        }
+        report(&mut db, "host-1", at, None).await;
+        if alerting.judge().await.0 > 0 {
+            told.push((used, 3 * n));
+        }
+    }
+    // Six hours are left when 70 are used; two hours were to be seen before.
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!((70..=72).contains(&told[0].0), "{told:?}");
+    assert_eq!(alerting.open_rules().await, ["filling host-1 /data"]);
+    // Somebody makes room: over, however steep the line was.
+    let at = start + Duration::minutes(183);
+    filesystem(&mut db, "host-1", at, "/data", 50).await;
+    report(&mut db, "host-1", at, None).await;
+    alerting.judge().await;
+    assert_eq!(alerting.open_rules().await, [""; 0]);
+}
+
 struct Numbers(u64);
 
 impl Numbers {
