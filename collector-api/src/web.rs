@@ -35,8 +35,8 @@ static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/web_assets.rs"));
 const DOCUMENT: &str = "index.html";
 
 /// Addresses of the page's views. `web/src/router.ts` knows them, too.
-const VIEWS: [&str; 6] =
-    ["/", "/host/{host}", "/process/{process_id}", "/search", "/hosts", "/server"];
+const VIEWS: [&str; 7] =
+    ["/", "/host/{host}", "/process/{process_id}", "/search", "/alerts", "/hosts", "/server"];
 
 /// What the page may do: load its own files, ask its own server, and nothing else; no inline script or style,
 /// no text ever parsed as HTML.

@@ -5,6 +5,7 @@ import { address, place, when, type View } from "./router";
 import { logOut, recall, session, trouble } from "./session";
 import { language, languages, speak, t, type Key } from "./texts";
 import { theme, toggle } from "./theme";
+import { AlertsView } from "./views/alerts";
 import { FleetView } from "./views/fleet";
 import { HostView } from "./views/host";
 import { HostsView } from "./views/hosts";
@@ -16,6 +17,7 @@ import { ServerView } from "./views/server";
 const MENU: { view: Exclude<View, "unknown">; text: Key; also?: View }[] = [
   { view: "fleet", text: "menu.fleet", also: "host" },
   { view: "search", text: "menu.search", also: "process" },
+  { view: "alerts", text: "menu.alerts" },
   { view: "hosts", text: "menu.hosts" },
   { view: "server", text: "menu.server" },
 ];
@@ -57,6 +59,7 @@ function Current(): VNode {
     case "host": return <HostView key={subject} />;
     case "process": return <ProcessView key={subject} />;
     case "search": return <SearchView />;
+    case "alerts": return <AlertsView />;
     case "hosts": return <HostsView />;
     case "server": return <ServerView />;
     case "unknown": return <div class="state">{t("state.nowhere")}</div>;

@@ -2,7 +2,7 @@
 // and what is selected, so that a link shown to a colleague shows the same.
 import { signal } from "@preact/signals";
 
-export type View = "fleet" | "host" | "process" | "search" | "hosts" | "server" | "unknown";
+export type View = "fleet" | "host" | "process" | "search" | "alerts" | "hosts" | "server" | "unknown";
 
 export interface Place {
   view: View;
@@ -21,7 +21,7 @@ function parse(url: URL): Place {
   if (more.length > 0) return known("unknown");
   if (first === "") return known("fleet");
   if ((first === "host" || first === "process") && subject !== "") return known(first);
-  if ((first === "search" || first === "hosts" || first === "server") && subject === "") return known(first);
+  if ((first === "search" || first === "alerts" || first === "hosts" || first === "server") && subject === "") return known(first);
   return known("unknown");
 }
 

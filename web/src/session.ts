@@ -44,4 +44,5 @@ export async function logOut(): Promise<void> {
   session.value = null;
 }
 
-export const isAdmin = (): boolean => session.value?.role === "admin";
+/** Whether the key has this scope. The server decides; the page only leaves out what would be refused. */
+export const may = (scope: Schemas["Scope"]): boolean => session.value?.scopes.includes(scope) ?? false;

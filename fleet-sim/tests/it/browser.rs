@@ -145,9 +145,11 @@ async fn insert_states(connection: &mut PgConnection) -> Result<()> {
     let statements = [
         "insert into hosts (host_id, host_name, kernel_release, host_arch, agent_version, enrollment_token_id, lifecycle, ephemeral, labels)
          select md5(state)::uuid, 'state-' || state, '6.1.0', 'x86_64', '0.1.0', (select token_id from enrollment_tokens limit 1),
-                case when state in ('pending', 'quarantined', 'decommissioned') then state else 'active' end,
+                case when state = 'waiting' then 'pending' when state in ('pending', 'quarantined', 'decommissioned') then state
+                    else 'active' end,
                 state = 'stopped', jsonb_build_object('state', state)
-         from unnest(array['up', 'late', 'silent', 'stopped', 'dormant', 'never', 'pending', 'quarantined', 'decommissioned']) state",
+         from unnest(array['up', 'late', 'silent', 'stopped', 'dormant', 'never', 'pending', 'waiting',
+             'quarantined', 'decommissioned']) state",
         "insert into heartbeats (host_id, last_seen_at, contacted_at, last_sampled_at, deadline_at, interval_ms, goodbye, goodbye_at)
          select md5(state)::uuid, seen, seen, seen, deadline, 30000, goodbye, seen
          from (values ('up', now() + interval '1 hour', now() + interval '2 hours', null),
@@ -155,7 +157,7 @@ async fn insert_states(connection: &mut PgConnection) -> Result<()> {
                 ('silent', now() - interval '10 minutes', now() - interval '8 minutes', null),
                 ('stopped', now(), now() + interval '1 hour', 'shutdown'),
                 ('dormant', now() - interval '15 days', now() - interval '15 days', null),
-                ('never', null, null, null), ('pending', null, null, null),
+                ('never', null, null, null), ('pending', null, null, null), ('waiting', null, null, null),
                 ('quarantined', now() - interval '1 day', now() - interval '1 day', null),
                 ('decommissioned', now() - interval '1 day', now() - interval '1 day', null))
              as given (state, seen, deadline, goodbye)",
@@ -163,6 +165,21 @@ async fn insert_states(connection: &mut PgConnection) -> Result<()> {
     for statement in statements {
         sqlx::query(statement).execute(&mut *connection).await?;
     }
+    insert_alerts(connection).await
+}
+
+/// One that is open, about a process with a hostile name, and one that is over.
+async fn insert_alerts(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query(
+        "insert into alerts (alert_id, fingerprint, rule, severity, host_id, began_at, fired_at, state, resolved_at, detail)
+         select md5(name)::uuid, name, name, 'critical', md5('up')::uuid, now() - interval '20 minutes', now() - interval '15 minutes',
+                case when over then 'resolved' else 'firing' end, case when over then now() - interval '5 minutes' end,
+                '{\"metric\": \"process.cpu_cores\", \"value\": 7.5, \"threshold\": 2, \"below\": false,
+                  \"object\": \"<img src=x onerror=alert(1)> @all\"}'
+         from (values ('planted burner', false), ('planted and over', true)) as given (name, over)",
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -184,6 +201,8 @@ async fn simulated_host(fleet: &Fleet) -> Result<uuid::Uuid> {
 async fn browse(web: &Path, directory: &Path, given: &Value) -> Result<()> {
     let mut command = Command::new("node");
     command.arg("browser/run.mjs").current_dir(web);
+    // While one is written: only scenarios whose name holds this.
+    command.args(std::env::var("PROCFLEET_BROWSER_SCENARIO").ok());
     command.env("PROCFLEET_BROWSER_TEST", given.to_string());
     let mut node = Child::spawn("browser", directory, &mut command)?;
     let status = node.wait(BROWSER_DEADLINE).await?;

@@ -7,7 +7,7 @@ import { useAsked } from "../api/use";
 import { Empty, Failed, Shown } from "../components/states";
 import { Table, type Column } from "../components/table";
 import { Inert } from "../inert";
-import { isAdmin } from "../session";
+import { may } from "../session";
 import { t, type Key } from "../texts";
 import { date } from "../time";
 import { whole } from "../units";
@@ -64,7 +64,8 @@ export function HostsView(): VNode {
     <div class="view">
       <div class="bar"><h1>{t("menu.hosts")}</h1></div>
       <HostList changes={changes} />
-      {isAdmin() ? <><Bulk made={() => changed(changes + 1)} /><Enrol made={() => made(fresh + 1)} /><Tokens fresh={fresh} /></> : <Empty>{t("hosts.admin")}</Empty>}
+      {may("hosts:write") && <Bulk made={() => changed(changes + 1)} />}
+      {may("tokens:write") ? <><Enrol made={() => made(fresh + 1)} /><Tokens fresh={fresh} /></> : <Empty>{t("hosts.admin")}</Empty>}
     </div>
   );
 }

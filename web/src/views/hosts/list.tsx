@@ -9,7 +9,7 @@ import { Empty, Shown } from "../../components/states";
 import { Table, type Column } from "../../components/table";
 import { Inert } from "../../inert";
 import { address, place, select, when } from "../../router";
-import { isAdmin } from "../../session";
+import { may } from "../../session";
 import { t, type Key } from "../../texts";
 import { whole } from "../../units";
 import { Acting, Actions, type Act } from "./act";
@@ -33,7 +33,7 @@ function columns(begin: (host: Host, act: Act) => void): Column<Host>[] {
     ) },
     { id: "version", title: t("manage.version"), cell: (row) => <Inert text={row.agent_version} /> },
   ];
-  if (isAdmin()) shown.push({ id: "actions", title: t("manage.actions"), cell: (row) => <Actions host={row} begin={(act) => begin(row, act)} /> });
+  if (may("hosts:write")) shown.push({ id: "actions", title: t("manage.actions"), cell: (row) => <Actions host={row} begin={(act) => begin(row, act)} /> });
   return shown;
 }
 
