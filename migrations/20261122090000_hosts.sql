@@ -71,8 +71,8 @@ create table clone_conflicts (
 
 -- Enrolments of the last hour by machine: one that enrols again and again is slowed down.
 create table machine_enrollments (
-    machine_id_hash   text,
-    product_uuid_hash text,
-    enrolled_at       timestamptz not null default now()
+    machine     text        not null,               -- hashes of machine-id and of the firmware's id
+    enrolled_at timestamptz not null default now()
 );
+create index machine_enrollments_machine on machine_enrollments (machine, enrolled_at);
 create index machine_enrollments_enrolled_at on machine_enrollments (enrolled_at);

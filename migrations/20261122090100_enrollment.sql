@@ -36,6 +36,7 @@ create table api_keys (
     api_key_id    uuid primary key,
     name          text not null,
     role          text not null check (role in ('viewer', 'operator', 'admin')),
+    scopes        text[],                          -- of the role's; null: all of them
     secret_sha256 bytea not null check (octet_length(secret_sha256) = 32),
     created_at    timestamptz not null default now(),
     expires_at    timestamptz,

@@ -39,4 +39,4 @@ create table audit_events (
     object_id   text not null,
     detail      jsonb not null default '{}'
 );
-create index audit_events_object on audit_events (object_type, object_id, event_id desc);
+create index audit_events_object on audit_events (object_id, event_id desc);

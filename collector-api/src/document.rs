@@ -143,8 +143,9 @@ fn add_security(components: &mut Components) {
             "api_key",
             bearer(
                 "pfk1_<id>_<secret>",
-                "An operator's API key. The role a route needs is listed with it: `viewer`, \
-                 `operator` or `admin`, each of which may do what the one before it may.",
+                "An operator's API key. The scope a route needs is listed with it. \
+                 A key has all scopes of its role, or those of them that it was made with. `viewer`: fleet:read; \
+                 `operator`: also hosts:write, configuration:write, alerts:write; `admin`: all.",
             ),
         ),
         (

@@ -45,6 +45,7 @@ pub mod rollups;
 pub mod rules;
 pub mod runs;
 pub mod samples;
+pub mod scopes;
 pub mod series;
 pub mod sessions;
 pub mod silence;

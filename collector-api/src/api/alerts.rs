@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::params::{self, Page};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{AlertsWrite, FleetRead};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
 use crate::store::alerts::Alert;
@@ -42,12 +42,12 @@ struct AlertsQuery {
 }
 
 /// Alerts, newest first.
-#[utoipa::path(get, path = "/v1/alerts", tag = "alerts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/alerts", tag = "alerts", security(("api_key" = ["fleet:read"])),
     params(AlertsQuery),
     responses((status = 200, description = "Alerts, newest first", body = Page<Alert>), AlertsProblems, OperatorProblems))]
 async fn list_alerts(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Query(query): Query<AlertsQuery>,
 ) -> ApiResult<Answer<Page<Alert>>> {
     let limit = params::limit(query.limit, 100, 1000)?;
@@ -67,12 +67,12 @@ struct AcknowledgeQuery {
 }
 
 /// Says that an operator knows of an alert, for a day or as long as `for_s` says. Saying it again sets name and end.
-#[utoipa::path(put, path = "/v1/alerts/{alert_id}/acknowledgement", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(put, path = "/v1/alerts/{alert_id}/acknowledgement", tag = "alerts", security(("api_key" = ["alerts:write"])),
     params(("alert_id" = Uuid, Path, description = "Id of the alert"), AcknowledgeQuery),
     responses((status = 204, description = "The alert is acknowledged"), AcknowledgeProblems, OperatorProblems))]
 async fn acknowledge_alert(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    AlertsWrite(operator): AlertsWrite,
     Path(alert_id): Path<Uuid>,
     Query(query): Query<AcknowledgeQuery>,
 ) -> ApiResult<StatusCode> {

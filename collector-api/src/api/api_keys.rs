@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::params::{self, Now, Page, SecretsQuery};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Admin, MintedApiKey, Role};
+use crate::auth::operator::{ApiKeysWrite, MintedApiKey, Rights, Role, Scope};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path, Query};
 use crate::store::api_keys::ApiKey;
@@ -32,12 +32,12 @@ crate::problems! {
 }
 
 /// Every key ever made, revoked and expired ones included; secrets are not stored.
-#[utoipa::path(get, path = "/v1/api-keys", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(get, path = "/v1/api-keys", tag = "access", security(("api_key" = ["api_keys:write"])),
     params(SecretsQuery),
     responses((status = 200, description = "API keys, by id", body = Page<ApiKey>), ListProblems, OperatorProblems))]
 async fn list_api_keys(
     State(state): State<ApiState>,
-    _: Admin,
+    _: ApiKeysWrite,
     Query(query): Query<SecretsQuery>,
 ) -> ApiResult<Answer<Page<ApiKey>>> {
     let limit = query.limit()?;
@@ -54,6 +54,9 @@ struct CreateApiKey {
     name: String,
     /// What it may do.
     role: Role,
+    /// What it may do of that, for keys of scripts; absent: everything the role may.
+    #[serde(default)]
+    scopes: Option<Vec<Scope>>,
     /// When it ends by itself, in the future; absent: when it is revoked.
     #[serde(default, with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
@@ -70,12 +73,12 @@ struct CreatedApiKey {
 }
 
 /// Makes a key. The answer holds its secret, which is not stored and cannot be shown again.
-#[utoipa::path(post, path = "/v1/api-keys", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/api-keys", tag = "access", security(("api_key" = ["api_keys:write"])),
     request_body = CreateApiKey,
     responses((status = 201, description = "The key, once", body = CreatedApiKey), CreateProblems, OperatorProblems))]
 async fn create_api_key(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ApiKeysWrite(operator): ApiKeysWrite,
     Now(now): Now,
     Json(body): Json<CreateApiKey>,
 ) -> ApiResult<(StatusCode, Answer<CreatedApiKey>)> {
@@ -83,19 +86,27 @@ async fn create_api_key(
     if body.expires_at.is_some_and(|end| end <= now) {
         return Err(params::invalid_field("expires_at", "must lie in the future"));
     }
-    let minted =
+    let rights = Rights { role: body.role, scopes: body.scopes };
+    rights.check().map_err(|wrong| params::invalid_field("scopes", wrong.to_string()))?;
+    if let Some(beyond) = rights.beyond(&operator.rights) {
+        let detail =
+            format!("A key makes keys with its own scopes only: it does not have {beyond}.");
+        return Err(ApiError::new(ProblemCode::Forbidden, detail));
+    }
+    let mut minted =
         MintedApiKey::from_random(params::random()?, body.name, body.role, body.expires_at);
+    minted.new.rights = rights;
     let api_key = state.writers.create_api_key(&minted.new, &operator.actor()).await?;
     Ok((StatusCode::CREATED, Answer(CreatedApiKey { api_key, key: minted.to_paste() })))
 }
 
 /// Ends a key. Every server refuses it within 15 s; ending it again changes nothing.
-#[utoipa::path(delete, path = "/v1/api-keys/{api_key_id}", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/api-keys/{api_key_id}", tag = "access", security(("api_key" = ["api_keys:write"])),
     params(("api_key_id" = Uuid, Path, description = "Id of the key")),
     responses((status = 204, description = "The key is revoked"), RevokeProblems, OperatorProblems))]
 async fn revoke_api_key(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ApiKeysWrite(operator): ApiKeysWrite,
     Path(api_key_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
     if !state.writers.revoke_api_key(api_key_id, &operator.actor()).await? {

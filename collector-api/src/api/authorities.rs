@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::params::Page;
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{CertificatesWrite, FleetRead};
 use crate::authority::rotation::{self, AuthorityStatus, Step};
 use crate::authority::{AuthorityError, Purpose};
 use crate::error::{ApiError, ApiResult};
@@ -43,22 +43,22 @@ struct TakeStep {
 }
 
 /// The certificate authorities that are trusted, and how many hosts wait for each.
-#[utoipa::path(get, path = "/v1/authorities", tag = "access", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/authorities", tag = "access", security(("api_key" = ["fleet:read"])),
     responses((status = 200, description = "At most three of each purpose", body = Page<AuthorityStatus>), OperatorProblems))]
 async fn list_authorities(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
 ) -> ApiResult<Answer<Page<AuthorityStatus>>> {
     Ok(Answer(Page { items: rotation::status(&state.readers).await?, next: None }))
 }
 
 /// Begins to replace an authority: the next one is trusted from now on, and signs nothing yet.
-#[utoipa::path(post, path = "/v1/authorities/{purpose}/rotation", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/authorities/{purpose}/rotation", tag = "access", security(("api_key" = ["certificates:write"])),
     params(("purpose" = inline(Purpose), Path, description = "Which authority")),
     responses((status = 200, description = "All authorities", body = Page<AuthorityStatus>), BeginProblems, OperatorProblems))]
 async fn begin_rotation(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    CertificatesWrite(operator): CertificatesWrite,
     Path(purpose): Path<Purpose>,
 ) -> ApiResult<Answer<Page<AuthorityStatus>>> {
     #[expect(
@@ -75,13 +75,13 @@ async fn begin_rotation(
 ///
 /// Refused while hosts would be shut out by it, unless forced, and for a minute after the step before,
 /// which every server must have read.
-#[utoipa::path(put, path = "/v1/authorities/{purpose}/rotation", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(put, path = "/v1/authorities/{purpose}/rotation", tag = "access", security(("api_key" = ["certificates:write"])),
     params(("purpose" = inline(Purpose), Path, description = "Which authority")),
     request_body = TakeStep,
     responses((status = 200, description = "All authorities", body = Page<AuthorityStatus>), StepProblems, OperatorProblems))]
 async fn step_rotation(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    CertificatesWrite(operator): CertificatesWrite,
     Path(purpose): Path<Purpose>,
     Json(body): Json<TakeStep>,
 ) -> ApiResult<Answer<Page<AuthorityStatus>>> {

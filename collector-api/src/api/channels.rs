@@ -15,7 +15,7 @@ use super::{ApiState, OperatorProblems};
 use crate::alerts::provider::{Destination, Kind, Verdict};
 use crate::alerts::sender::Sender;
 use crate::alerts::wording::Language;
-use crate::auth::operator::Admin;
+use crate::auth::operator::ChannelsWrite;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path};
 use crate::store::channels::{Channel, CreateChannel, MAX_CHANNELS, NewChannel};
@@ -37,11 +37,11 @@ crate::problems! {
 }
 
 /// Every channel, by name. At most 32.
-#[utoipa::path(get, path = "/v1/channels", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(get, path = "/v1/channels", tag = "alerts", security(("api_key" = ["channels:write"])),
     responses((status = 200, description = "Channels, by name", body = Page<Channel>), OperatorProblems))]
 async fn list_channels(
     State(state): State<ApiState>,
-    _: Admin,
+    _: ChannelsWrite,
 ) -> ApiResult<Answer<Page<Channel>>> {
     Ok(Answer(Page { items: state.readers.channels().await?, next: None }))
 }
@@ -77,12 +77,12 @@ struct CreatedChannel {
 }
 
 /// Makes a channel. Alerts that begin from now on are told there.
-#[utoipa::path(post, path = "/v1/channels", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/channels", tag = "alerts", security(("api_key" = ["channels:write"])),
     request_body = CreateChannelBody,
     responses((status = 201, description = "The channel", body = CreatedChannel), CreateProblems, OperatorProblems))]
 async fn create_channel(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ChannelsWrite(operator): ChannelsWrite,
     Json(body): Json<CreateChannelBody>,
 ) -> ApiResult<(StatusCode, Answer<CreatedChannel>)> {
     params::check_name("name", &body.name)?;
@@ -128,12 +128,12 @@ async fn create_channel(
 }
 
 /// Removes a channel, and what waits to be sent through it.
-#[utoipa::path(delete, path = "/v1/channels/{channel_id}", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/channels/{channel_id}", tag = "alerts", security(("api_key" = ["channels:write"])),
     params(("channel_id" = Uuid, Path, description = "Id of the channel")),
     responses((status = 204, description = "The channel is gone"), ChannelProblems, OperatorProblems))]
 async fn delete_channel(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ChannelsWrite(operator): ChannelsWrite,
     Path(channel_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
     if !state.writers.delete_channel(channel_id, &operator.actor()).await? {
@@ -153,12 +153,12 @@ struct ChannelTest {
 }
 
 /// Sends a test message at once, outside the queue and its budget.
-#[utoipa::path(post, path = "/v1/channels/{channel_id}/test", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/channels/{channel_id}/test", tag = "alerts", security(("api_key" = ["channels:write"])),
     params(("channel_id" = Uuid, Path, description = "Id of the channel")),
     responses((status = 200, description = "What the provider said", body = ChannelTest), ChannelProblems, OperatorProblems))]
 async fn test_channel(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ChannelsWrite(operator): ChannelsWrite,
     Now(now): Now,
     Path(channel_id): Path<Uuid>,
 ) -> ApiResult<Answer<ChannelTest>> {

@@ -12,7 +12,7 @@ use super::hosts::HostProblems;
 use super::params::{self, MAX_FLEET_WINDOW, Now};
 use super::selection::{self, Selection};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::Query;
 use crate::store::coverage::{Coverage, Reading};
@@ -82,12 +82,12 @@ struct CompareAnswer {
 
 /// What is different from an hour (a day, a week) ago: the processes whose use changed most, those
 /// that appeared and those that vanished among them.
-#[utoipa::path(get, path = "/v1/compare", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/compare", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(CompareQuery),
     responses((status = 200, description = "Changes, the largest first", body = CompareAnswer), HostProblems, OperatorProblems))]
 async fn compare(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Query(query): Query<CompareQuery>,
 ) -> ApiResult<Json<CompareAnswer>> {

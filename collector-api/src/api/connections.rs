@@ -14,7 +14,7 @@ use super::hosts::{HostProblems, resolve_host};
 use super::params::{self, Now, Places};
 use super::selection::{self, Selection};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::Query;
 use crate::store::connections::{Talk, Talks};
@@ -80,12 +80,12 @@ struct ConnectionsAnswer {
 
 /// Which process of which host exchanged how much with which address: between two hosts, of a host,
 /// of an instance, or everybody who talked to an address.
-#[utoipa::path(get, path = "/v1/connections", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/connections", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(ConnectionsQuery),
     responses((status = 200, description = "Connections, by bytes", body = ConnectionsAnswer), HostProblems, OperatorProblems))]
 async fn list_connections(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Query(query): Query<ConnectionsQuery>,
 ) -> ApiResult<Json<ConnectionsAnswer>> {

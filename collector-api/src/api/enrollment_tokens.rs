@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::params::{self, Page, SecretsQuery};
 use super::{ApiState, OperatorProblems};
 use crate::auth::join_token::{self, CreateTokenError, DEFAULT_TOKEN_TTL, TokenRequest};
-use crate::auth::operator::Admin;
+use crate::auth::operator::TokensWrite;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path, Query};
 use crate::store::enrollment::EnrollmentTokenRow;
@@ -36,12 +36,12 @@ crate::problems! {
 
 /// Every token ever made, newest first, used up, expired and revoked ones included; secrets are not
 /// stored.
-#[utoipa::path(get, path = "/v1/enrollment-tokens", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(get, path = "/v1/enrollment-tokens", tag = "access", security(("api_key" = ["tokens:write"])),
     params(SecretsQuery),
     responses((status = 200, description = "Tokens, newest first", body = Page<EnrollmentTokenRow>), ListProblems, OperatorProblems))]
 async fn list_enrollment_tokens(
     State(state): State<ApiState>,
-    _: Admin,
+    _: TokensWrite,
     Query(query): Query<SecretsQuery>,
 ) -> ApiResult<Answer<Page<EnrollmentTokenRow>>> {
     let limit = query.limit()?;
@@ -88,12 +88,12 @@ struct CreatedEnrollmentToken {
 }
 
 /// Makes a token. The answer holds its secret, which is not stored and cannot be shown again.
-#[utoipa::path(post, path = "/v1/enrollment-tokens", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/enrollment-tokens", tag = "access", security(("api_key" = ["tokens:write"])),
     request_body = CreateEnrollmentToken,
     responses((status = 201, description = "The token, once", body = CreatedEnrollmentToken), CreateProblems, OperatorProblems))]
 async fn create_enrollment_token(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    TokensWrite(operator): TokensWrite,
     Json(body): Json<CreateEnrollmentToken>,
 ) -> ApiResult<(StatusCode, Answer<CreatedEnrollmentToken>)> {
     let ttl = body.ttl_s.map_or(DEFAULT_TOKEN_TTL, Duration::from_secs);
@@ -130,12 +130,12 @@ fn refusal(error: CreateTokenError) -> ApiError {
 }
 
 /// Lets nobody else in by a token. Hosts that are in stay; ending it again changes nothing.
-#[utoipa::path(delete, path = "/v1/enrollment-tokens/{token_id}", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/enrollment-tokens/{token_id}", tag = "access", security(("api_key" = ["tokens:write"])),
     params(("token_id" = Uuid, Path, description = "Id of the token")),
     responses((status = 204, description = "The token is revoked"), RevokeProblems, OperatorProblems))]
 async fn revoke_enrollment_token(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    TokensWrite(operator): TokensWrite,
     Path(token_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
     if state.writers.revoke_enrollment_token(token_id, &operator.actor()).await? {

@@ -12,7 +12,7 @@ use super::hosts::HostProblems;
 use super::params::{self, Now, Places};
 use super::selection::{self, Selection};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::Query;
 use crate::store::coverage::{Coverage, Reading};
@@ -78,12 +78,12 @@ struct ExitsAnswer {
 
 /// Which processes ended in a window, how, and what their whole lives used; those that began and
 /// ended between two samples among them.
-#[utoipa::path(get, path = "/v1/exits", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/exits", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(ExitsQuery),
     responses((status = 200, description = "Exits", body = ExitsAnswer), HostProblems, OperatorProblems))]
 async fn list_exits(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Query(query): Query<ExitsQuery>,
 ) -> ApiResult<Json<ExitsAnswer>> {

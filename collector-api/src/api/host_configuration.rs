@@ -16,11 +16,11 @@ use uuid::Uuid;
 
 use super::etag::{IfMatch, etag, stale};
 use super::host_identity::no_such_host;
-use super::hosts::{HostProblems, resolve_host};
+use super::hosts::{HostProblems, resolve_changed_host, resolve_host};
 use super::params::{self, Page};
 use super::profiles::checked;
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{ConfigurationWrite, FleetRead};
 use crate::auth::secret::hex;
 use crate::configuration::{ConfigurationError, Origin, compile, layers, stored_profiles};
 use crate::error::ApiResult;
@@ -67,13 +67,13 @@ struct HostConfiguration {
 }
 
 /// What is in force for a host, which layer set each key, and what its agent made of it.
-#[utoipa::path(get, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host")),
     responses((status = 200, description = "What is in force", body = HostConfiguration,
         headers(("ETag" = String, description = "Names this state of what is set for the host alone"))), HostProblems, OperatorProblems))]
 async fn get_configuration(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Path(host): Path<String>,
 ) -> ApiResult<impl IntoResponse> {
     let host_id = resolve_host(&state.readers, &host).await?;
@@ -108,21 +108,21 @@ struct OwnConfiguration {
 }
 
 /// Sets what one host alone is to use; with `If-Match`, only if nobody changed it since it was read.
-#[utoipa::path(put, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["admin"])),
+#[utoipa::path(put, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["configuration:write"])),
     params(("host" = String, Path, description = "Id or name of the host"),
         ("If-Match" = Option<String>, Header, description = "`ETag` of it as it was read, or `*`")),
     request_body = OwnConfiguration,
     responses((status = 204, description = "It is set"), SetProblems, OperatorProblems))]
 async fn set_configuration(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ConfigurationWrite(operator): ConfigurationWrite,
     Path(host): Path<String>,
     expected: IfMatch,
     Json(body): Json<OwnConfiguration>,
 ) -> ApiResult<StatusCode> {
     let configuration = checked(body.configuration)?;
     let expected = expected.version()?;
-    let host_id = resolve_host(&state.readers, &host).await?;
+    let host_id = resolve_changed_host(&state.readers, &host).await?;
     let actor = operator.actor();
     let change =
         state.writers.set_host_override(host_id, expected, Some(&configuration), &actor).await?;
@@ -130,18 +130,18 @@ async fn set_configuration(
 }
 
 /// Removes what is set for one host alone: profiles decide again. With `If-Match`, only if nobody changed it.
-#[utoipa::path(delete, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/hosts/{host}/configuration", tag = "configuration", security(("api_key" = ["configuration:write"])),
     params(("host" = String, Path, description = "Id or name of the host"),
         ("If-Match" = Option<String>, Header, description = "`ETag` of it as it was read, or `*`")),
     responses((status = 204, description = "Nothing is set for it alone"), ClearProblems, OperatorProblems))]
 async fn clear_configuration(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ConfigurationWrite(operator): ConfigurationWrite,
     Path(host): Path<String>,
     expected: IfMatch,
 ) -> ApiResult<StatusCode> {
     let expected = expected.version()?;
-    let host_id = resolve_host(&state.readers, &host).await?;
+    let host_id = resolve_changed_host(&state.readers, &host).await?;
     let change =
         state.writers.set_host_override(host_id, expected, None, &operator.actor()).await?;
     done(host_id, change)
@@ -183,12 +183,12 @@ struct ListQuery {
 }
 
 /// What agents said of their configuration, by host id: hosts that never said anything are not here.
-#[utoipa::path(get, path = "/v1/host-configurations", tag = "configuration", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/host-configurations", tag = "configuration", security(("api_key" = ["fleet:read"])),
     params(ListQuery),
     responses((status = 200, description = "What agents said", body = Page<HostConfigurationRow>), ListProblems, OperatorProblems))]
 async fn list_configurations(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Answer<Page<HostConfigurationRow>>> {
     let limit = params::limit(query.limit, 100, 1000)?;

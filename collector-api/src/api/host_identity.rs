@@ -11,10 +11,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::hosts::{HostProblems, resolve_host};
+use super::hosts::{HostProblems, resolve_changed_host, resolve_host};
 use super::params::{self, Page};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{AuditRead, CertificatesWrite, FleetRead, HostsWrite};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path, Query};
 use crate::store::audit::AuditRow;
@@ -78,18 +78,18 @@ pub(super) fn reason_of(reason: Option<&str>) -> ApiResult<Option<&str>> {
 /// Servers act on it within 10 seconds, also on open connections. A quarantined host keeps its
 /// identity and spools its reports. A decommissioned one never comes back under this id: what was
 /// recorded of it stays until its retention.
-#[utoipa::path(put, path = "/v1/hosts/{host}/lifecycle", tag = "hosts", security(("api_key" = ["admin"])),
+#[utoipa::path(put, path = "/v1/hosts/{host}/lifecycle", tag = "hosts", security(("api_key" = ["hosts:write"])),
     params(("host" = String, Path, description = "Id or name of the host")),
     request_body = SetLifecycle,
     responses((status = 200, description = "What the host is now", body = HostLifecycle), LifecycleProblems, OperatorProblems))]
 async fn set_host_lifecycle(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    HostsWrite(operator): HostsWrite,
     Path(host): Path<String>,
     Json(body): Json<SetLifecycle>,
 ) -> ApiResult<Answer<HostLifecycle>> {
     let reason = reason_of(body.reason.as_deref())?;
-    let host_id = resolve_host(&state.readers, &host).await?;
+    let host_id = resolve_changed_host(&state.readers, &host).await?;
     let lifecycle = body.lifecycle;
     let change = state.writers.set_lifecycle(host_id, lifecycle, reason, &operator.actor()).await?;
     let changed = match change {
@@ -106,12 +106,12 @@ async fn set_host_lifecycle(
 }
 
 /// A host's certificates, newest first, at most 100.
-#[utoipa::path(get, path = "/v1/hosts/{host}/certificates", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}/certificates", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host")),
     responses((status = 200, description = "Certificates, newest first", body = Page<CertificateRow>), HostProblems, OperatorProblems))]
 async fn list_host_certificates(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Path(host): Path<String>,
 ) -> ApiResult<Answer<Page<CertificateRow>>> {
     let host_id = resolve_host(&state.readers, &host).await?;
@@ -124,15 +124,15 @@ async fn list_host_certificates(
 /// Servers refuse them within 10 seconds, also on open connections and resumed TLS sessions. The host
 /// keeps its reports. It can neither renew nor recover: its identity directory must be removed and
 /// the machine enrolled again with a new token.
-#[utoipa::path(delete, path = "/v1/hosts/{host}/certificates", tag = "hosts", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/hosts/{host}/certificates", tag = "hosts", security(("api_key" = ["certificates:write"])),
     params(("host" = String, Path, description = "Id or name of the host")),
     responses((status = 204, description = "No certificate of the host is good"), HostProblems, OperatorProblems))]
 async fn revoke_host_certificates(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    CertificatesWrite(operator): CertificatesWrite,
     Path(host): Path<String>,
 ) -> ApiResult<StatusCode> {
-    let host_id = resolve_host(&state.readers, &host).await?;
+    let host_id = resolve_changed_host(&state.readers, &host).await?;
     let revoked = state.writers.revoke_certificates(host_id, &operator.actor()).await?;
     let revoked = revoked.ok_or_else(|| no_such_host(host_id))?;
     tracing::info!(host.id = %host_id, revoked, "certificates revoked");
@@ -158,12 +158,12 @@ struct AuditQuery {
 }
 
 /// Changes that operators made, newest first.
-#[utoipa::path(get, path = "/v1/audit-events", tag = "access", security(("api_key" = ["admin"])),
+#[utoipa::path(get, path = "/v1/audit-events", tag = "access", security(("api_key" = ["audit:read"])),
     params(AuditQuery),
     responses((status = 200, description = "Changes, newest first", body = Page<AuditRow>), AuditProblems, OperatorProblems))]
 async fn list_audit_events(
     State(state): State<ApiState>,
-    _: Admin,
+    _: AuditRead,
     Query(query): Query<AuditQuery>,
 ) -> ApiResult<Answer<Page<AuditRow>>> {
     let limit = params::limit(query.limit, 100, 1000)?;

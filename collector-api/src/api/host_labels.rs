@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::etag::{IfMatch, etag, stale};
 use super::host_identity::{no_such_host, reason_of};
-use super::hosts::{HostProblems, resolve_host};
+use super::hosts::{HostProblems, resolve_changed_host, resolve_host};
 use super::{ApiState, OperatorProblems, params, selection};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{FleetRead, HostsWrite};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path};
 use crate::store::audit::Actor;
@@ -52,13 +52,13 @@ struct HostLabels {
 }
 
 /// The labels of a host. `ETag` names this state of them.
-#[utoipa::path(get, path = "/v1/hosts/{host}/labels", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}/labels", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host")),
     responses((status = 200, description = "Its labels", body = HostLabels,
         headers(("ETag" = String, description = "Names this state of the labels"))), HostProblems, OperatorProblems))]
 async fn get_host_labels(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Path(host): Path<String>,
 ) -> ApiResult<impl IntoResponse> {
     let host_id = resolve_host(&state.readers, &host).await?;
@@ -67,7 +67,7 @@ async fn get_host_labels(
 }
 
 /// Gives a host these labels and no others; with `If-Match`, only if nobody changed them since they were read.
-#[utoipa::path(put, path = "/v1/hosts/{host}/labels", tag = "hosts", security(("api_key" = ["admin"])),
+#[utoipa::path(put, path = "/v1/hosts/{host}/labels", tag = "hosts", security(("api_key" = ["hosts:write"])),
     params(("host" = String, Path, description = "Id or name of the host"),
         ("If-Match" = Option<String>, Header, description = "`ETag` of the labels as they were read, or `*`")),
     request_body = HostLabels,
@@ -75,13 +75,13 @@ async fn get_host_labels(
         headers(("ETag" = String, description = "Names this state of the labels"))), LabelProblems, OperatorProblems))]
 async fn put_host_labels(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    HostsWrite(operator): HostsWrite,
     Path(host): Path<String>,
     IfMatch(expected): IfMatch,
     Json(body): Json<HostLabels>,
 ) -> ApiResult<impl IntoResponse> {
     check(&body.labels)?;
-    let host_id = resolve_host(&state.readers, &host).await?;
+    let host_id = resolve_changed_host(&state.readers, &host).await?;
     let edit = LabelsEdit { replace: true, set: body.labels, remove: Vec::new(), expected };
     match state.writers.edit_labels(host_id, &edit, &operator.actor()).await? {
         LabelsChange::Changed | LabelsChange::Unchanged => {
@@ -155,12 +155,12 @@ struct BulkItem {
 ///
 /// At most 2,000 hosts at once; more are refused as a whole, and nothing is changed. Each host is changed and
 /// audited by itself: asked again, the request does what was left.
-#[utoipa::path(post, path = "/v1/hosts/bulk", tag = "hosts", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/hosts/bulk", tag = "hosts", security(("api_key" = ["hosts:write"])),
     request_body = Bulk,
     responses((status = 200, description = "What became of each host", body = BulkAnswer), BulkProblems, OperatorProblems))]
 async fn post_hosts_bulk(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    HostsWrite(operator): HostsWrite,
     Json(body): Json<Bulk>,
 ) -> ApiResult<Answer<BulkAnswer>> {
     let selector = selection::parse(&body.selector)

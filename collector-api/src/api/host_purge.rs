@@ -8,9 +8,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::host_identity::no_such_host;
-use super::hosts::{HostProblems, resolve_host};
+use super::hosts::{HostProblems, resolve_changed_host, resolve_host};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{DataDelete, FleetRead};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::Path;
 use crate::store::purges::{PurgeRow, RequestPurge};
@@ -25,12 +25,12 @@ crate::problems! {
 }
 
 /// How far the purge of a host is; 404: nobody asked for one.
-#[utoipa::path(get, path = "/v1/hosts/{host}/purge", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}/purge", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host")),
     responses((status = 200, description = "How far it is", body = PurgeRow), HostProblems, OperatorProblems))]
 async fn get_purge(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Path(host): Path<String>,
 ) -> ApiResult<Answer<PurgeRow>> {
     let host_id = resolve_host(&state.readers, &host).await?;
@@ -46,15 +46,15 @@ async fn get_purge(
 /// A server does it in the background, from a minute after the decommissioning on: samples, roll-ups,
 /// instances, rejects and alerts. The host's row, its certificates and its audit stay, so that its key never comes back.
 /// Asked again, the answer says how far it is.
-#[utoipa::path(post, path = "/v1/hosts/{host}/purge", tag = "hosts", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/hosts/{host}/purge", tag = "hosts", security(("api_key" = ["data:delete"])),
     params(("host" = String, Path, description = "Id or name of the host")),
     responses((status = 202, description = "It is queued, or was before", body = PurgeRow), PurgeProblems, OperatorProblems))]
 async fn request_purge(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    DataDelete(operator): DataDelete,
     Path(host): Path<String>,
 ) -> ApiResult<(StatusCode, Answer<PurgeRow>)> {
-    let host_id = resolve_host(&state.readers, &host).await?;
+    let host_id = resolve_changed_host(&state.readers, &host).await?;
     match state.writers.request_purge(host_id, &operator.actor()).await? {
         RequestPurge::Queued(row) => Ok((StatusCode::ACCEPTED, Answer(row))),
         RequestPurge::NoHost => Err(no_such_host(host_id)),

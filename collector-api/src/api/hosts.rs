@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::params::{self, Page};
 use super::{ApiState, OperatorProblems, selection};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
 use crate::store::Store;
@@ -57,12 +57,12 @@ struct ListQuery {
 }
 
 /// Every host, by name, with its heartbeat and its newest CPU and memory.
-#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(ListQuery),
     responses((status = 200, description = "Hosts, by name and id", body = Page<HostSummary>), ListProblems, OperatorProblems))]
 async fn list_hosts(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Page<HostSummary>>> {
     let limit = params::limit(query.limit, 100, 1000)?;
@@ -90,12 +90,12 @@ struct HostDetail {
 }
 
 /// One host with its newest sample, file systems, devices, interfaces and the agent's own state.
-#[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host; a name means the active host of that name")),
     responses((status = 200, description = "The host", body = HostDetail), HostProblems, OperatorProblems))]
 async fn get_host(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Path(host): Path<String>,
 ) -> ApiResult<Json<HostDetail>> {
     let store = &state.readers;
@@ -136,6 +136,24 @@ pub(super) async fn resolve_host(store: &Store, host: &str) -> ApiResult<Uuid> {
         [only] => Ok(only.host_id),
         [first, second, ..] if first.active && !second.active => Ok(first.host_id),
         several => Err(ambiguous(host, several)),
+    }
+}
+
+/// The same for a change: a name must be that of one host alone, decommissioned ones left out. A name is
+/// what a host says of itself, and an active one must not hide another that waits or was set aside.
+pub(super) async fn resolve_changed_host(store: &Store, host: &str) -> ApiResult<Uuid> {
+    let host = params::search("host", Some(host), MAX_SEARCH_BYTES)?;
+    let id = Uuid::try_parse(host).ok();
+    let matches = store.match_hosts(id, host, MAX_AMBIGUOUS).await?;
+    if let Some(id) = id.filter(|id| matches.iter().any(|found| found.host_id == *id)) {
+        return Ok(id);
+    }
+    let living: Vec<&HostMatch> = matches.iter().filter(|found| !found.decommissioned).collect();
+    match (living.as_slice(), matches.as_slice()) {
+        (_, []) => Err(no_such_host(host)),
+        ([only], _) => Ok(only.host_id),
+        ([], [only]) => Ok(only.host_id),
+        _ => Err(ambiguous(host, &matches)),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `Idempotency-Key`: a `POST` that is sent again (the answer was lost) is answered as the first time,
 //! and done once. A layer around every route: handlers need not know of it.
 //!
-//! A key belongs to the API key that sent it, for a day. Only successes are kept; a request that failed
-//! changed nothing and may be repeated. The first request's answer may hold a secret that is shown
+//! A key belongs to the API key that sent it, for a day. Only successes are kept; a request that was refused
+//! (4xx) changed nothing and may be repeated. The work goes on when its caller gives up or the server's own
+//! limit of time answers, so that the one who asks again is answered as the first time. The first request's answer may hold a secret that is shown
 //! once, so it is sealed with a key made of the caller's credentials and its `Idempotency-Key`, neither
-//! of which is stored. A server that ended between the change and the keeping of its answer leaves
+//! of which is stored. A server that failed (5xx), or ended between the change and the keeping of its answer leaves
 //! `idempotency_in_progress` behind: the change may have been made.
 
 use std::time::Duration;
@@ -20,7 +21,6 @@ use sha2::{Digest as _, Sha256};
 use shared_model::ProblemCode;
 
 use super::ApiState;
-use crate::auth::operator::Role;
 use crate::authority::sealing::SealingKey;
 use crate::error::{ApiError, ApiResult, Chain};
 use crate::store::idempotency::{Known, RequestId};
@@ -50,7 +50,7 @@ pub async fn layer(State(state): State<ApiState>, request: Request, next: Next) 
 async fn once(state: &ApiState, request: Request, next: Next) -> ApiResult<Response> {
     let (mut parts, body) = request.into_parts();
     // Who may not come in at all is told so, whatever the key.
-    let operator = state.operators.authorize(&parts, Role::Viewer).await?;
+    let operator = state.operators.identify(&parts).await?;
     let key = key(&parts)?.to_owned();
     let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| {
         let detail = "A body with an Idempotency-Key has at most 1 MiB.";
@@ -73,8 +73,16 @@ async fn once(state: &ApiState, request: Request, next: Next) -> ApiResult<Respo
     }
     // Asked and counted once.
     parts.extensions.insert(operator);
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    keep(state, &id, &sealing, response).await
+    let state = state.clone();
+    let work = async move {
+        let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+        keep(&state, &id, &sealing, response).await
+    };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it must outlive its caller; requests are few, and each is counted by its key's rate"
+    )]
+    tokio::spawn(work).await.map_err(failed)?
 }
 
 fn key(parts: &Parts) -> ApiResult<&str> {
@@ -124,6 +132,10 @@ async fn keep(
     sealing: &SealingKey,
     response: Response,
 ) -> ApiResult<Response> {
+    if response.status().is_server_error() {
+        // Whether the change was made is not known.
+        return Ok(response);
+    }
     if !response.status().is_success() {
         if let Err(error) = state.writers.forget_idempotent(id).await {
             tracing::warn!(error = %Chain(&error), "an idempotency key not forgotten");

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::hosts::{HostProblems, resolve_host};
 use super::params;
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::Query;
 use crate::store::instances::{FoundInstance, Wanted};
@@ -60,12 +60,12 @@ struct InstancesAnswer {
 }
 
 /// Which runs listened on a port, belonged to a user, a container or a systemd unit, or had a pid.
-#[utoipa::path(get, path = "/v1/instances", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/instances", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(InstancesQuery),
     responses((status = 200, description = "Runs, newest sign of them first", body = InstancesAnswer), HostProblems, OperatorProblems))]
 async fn search_instances(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Query(query): Query<InstancesQuery>,
 ) -> ApiResult<Json<InstancesAnswer>> {
     let limit = params::limit(query.limit, 100, 500)?;

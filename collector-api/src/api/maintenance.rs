@@ -6,7 +6,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::store::progress::MaintenanceProgress;
 
@@ -16,11 +16,11 @@ pub fn routes() -> OpenApiRouter<ApiState> {
 }
 
 /// What the maintenance worker did last, how far the roll-ups are, and how the tables stand.
-#[utoipa::path(get, path = "/v1/maintenance", tag = "maintenance", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/maintenance", tag = "maintenance", security(("api_key" = ["fleet:read"])),
     responses((status = 200, description = "Progress of maintenance", body = MaintenanceProgress), OperatorProblems))]
 async fn get_maintenance(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
 ) -> ApiResult<Answer<MaintenanceProgress>> {
     Ok(Answer(state.readers.maintenance_progress().await?))
 }

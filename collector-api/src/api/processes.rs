@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::params::{self, Page};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::Query;
 use crate::store::ids::ProcessKey;
@@ -99,12 +99,12 @@ struct FoundHost {
 }
 
 /// Which hosts ran a command line, and when last.
-#[utoipa::path(get, path = "/v1/processes", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/processes", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(SearchQuery),
     responses((status = 200, description = "Command lines, by process id", body = Page<FoundProcess>), SearchProblems, OperatorProblems))]
 async fn search_processes(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Query(query): Query<SearchQuery>,
 ) -> ApiResult<Json<Page<FoundProcess>>> {
     let limit = params::limit(query.limit, 20, 100)?;

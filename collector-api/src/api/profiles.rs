@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::etag::{IfMatch, etag, stale};
 use super::params::{self, Page};
 use super::{ApiState, OperatorProblems, selection};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{ConfigurationWrite, FleetRead};
 use crate::configuration::{
     ConfigurationError, StoredProfile, compile, keys, layers, parse, stored_profiles,
 };
@@ -26,6 +26,8 @@ use crate::store::profiles::{MAX_PROFILES, Profile, ProfileChange, ProfileText};
 
 /// Most hosts that a preview looks at.
 const MAX_PREVIEWED: usize = 10_000;
+/// Hosts compiled between two chances for others.
+const YIELD_AFTER: usize = 20;
 /// Most hosts that a preview names.
 const MAX_NAMED: usize = 100;
 
@@ -115,23 +117,23 @@ pub(super) fn checked(configuration: Value) -> ApiResult<Value> {
 }
 
 /// Every profile, the one that prevails last. At most 256.
-#[utoipa::path(get, path = "/v1/profiles", tag = "configuration", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/profiles", tag = "configuration", security(("api_key" = ["fleet:read"])),
     responses((status = 200, description = "Profiles, by priority", body = Page<Profile>), OperatorProblems))]
 async fn list_profiles(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
 ) -> ApiResult<Answer<Page<Profile>>> {
     Ok(Answer(Page { items: state.readers.profiles().await?, next: None }))
 }
 
 /// One profile.
-#[utoipa::path(get, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["fleet:read"])),
     params(("profile_id" = Uuid, Path, description = "Id of the profile")),
     responses((status = 200, description = "The profile", body = Profile,
         headers(("ETag" = String, description = "Names this state of the profile"))), ProfileProblems, OperatorProblems))]
 async fn get_profile(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Path(profile_id): Path<Uuid>,
 ) -> ApiResult<impl IntoResponse> {
     tagged(profile_id, state.readers.profile(profile_id).await?)
@@ -143,12 +145,12 @@ fn tagged(profile_id: Uuid, profile: Option<Profile>) -> ApiResult<impl IntoResp
 }
 
 /// Makes a profile. Agents learn of it with the next answer to their reports.
-#[utoipa::path(post, path = "/v1/profiles", tag = "configuration", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/profiles", tag = "configuration", security(("api_key" = ["configuration:write"])),
     request_body = ProfileBody,
     responses((status = 201, description = "The profile", body = CreatedProfile), CreateProblems, OperatorProblems))]
 async fn create_profile(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ConfigurationWrite(operator): ConfigurationWrite,
     Json(body): Json<ProfileBody>,
 ) -> ApiResult<(StatusCode, Answer<CreatedProfile>)> {
     let profile_id = Uuid::now_v7();
@@ -159,7 +161,7 @@ async fn create_profile(
 }
 
 /// Replaces a profile; with `If-Match`, only if nobody changed it since it was read.
-#[utoipa::path(put, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["admin"])),
+#[utoipa::path(put, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["configuration:write"])),
     params(("profile_id" = Uuid, Path, description = "Id of the profile"),
         ("If-Match" = Option<String>, Header, description = "`ETag` of the profile as it was read, or `*`")),
     request_body = ProfileBody,
@@ -167,7 +169,7 @@ async fn create_profile(
         headers(("ETag" = String, description = "Names this state of the profile"))), ReplaceProblems, OperatorProblems))]
 async fn replace_profile(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ConfigurationWrite(operator): ConfigurationWrite,
     Path(profile_id): Path<Uuid>,
     expected: IfMatch,
     Json(body): Json<ProfileBody>,
@@ -180,13 +182,13 @@ async fn replace_profile(
 }
 
 /// Removes a profile; with `If-Match`, only if nobody changed it since it was read. Its hosts go back to what their other layers say.
-#[utoipa::path(delete, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/profiles/{profile_id}", tag = "configuration", security(("api_key" = ["configuration:write"])),
     params(("profile_id" = Uuid, Path, description = "Id of the profile"),
         ("If-Match" = Option<String>, Header, description = "`ETag` of the profile as it was read, or `*`")),
     responses((status = 204, description = "The profile is gone"), DeleteProblems, OperatorProblems))]
 async fn delete_profile(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    ConfigurationWrite(operator): ConfigurationWrite,
     Path(profile_id): Path<Uuid>,
     expected: IfMatch,
 ) -> ApiResult<StatusCode> {
@@ -260,12 +262,12 @@ struct KeyChange {
 }
 
 /// Says which hosts' configuration a change would change, and how. Changes nothing.
-#[utoipa::path(post, path = "/v1/profiles/preview", tag = "configuration", security(("api_key" = ["viewer"])),
+#[utoipa::path(post, path = "/v1/profiles/preview", tag = "configuration", security(("api_key" = ["fleet:read"])),
     request_body = PreviewBody,
     responses((status = 200, description = "What would change", body = Preview), PreviewProblems, OperatorProblems))]
 async fn preview_profile(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Json(body): Json<PreviewBody>,
 ) -> ApiResult<Answer<Preview>> {
     let stored = state.readers.profiles().await?;
@@ -287,7 +289,11 @@ async fn preview_profile(
     let truncated = hosts.len() > MAX_PREVIEWED;
     hosts.truncate(MAX_PREVIEWED);
     let mut preview = Preview { examined: hosts.len(), truncated, changed: 0, items: Vec::new() };
-    for host in hosts {
+    for (n, host) in hosts.into_iter().enumerate() {
+        if n.is_multiple_of(YIELD_AFTER) {
+            // Thousands of compilations: agents are served on the same threads.
+            tokio::task::yield_now().await;
+        }
         let changes = changes(&before, &after, &host)?;
         if changes.is_empty() {
             continue;

@@ -17,7 +17,7 @@ use super::params::{self, Now, Page, invalid_field};
 use super::{ApiState, OperatorProblems, selection};
 use crate::alerts::rules::history;
 use crate::alerts::rules::metric::Metric;
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{AlertsWrite, FleetRead};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path};
 use crate::store::rules::{MAX_RULES, Rule, RuleChange};
@@ -194,19 +194,19 @@ struct CreatedRule {
 }
 
 /// Every rule, by name. At most 200.
-#[utoipa::path(get, path = "/v1/rules", tag = "alerts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/rules", tag = "alerts", security(("api_key" = ["fleet:read"])),
     responses((status = 200, description = "Rules, by name", body = Page<Rule>), OperatorProblems))]
-async fn list_rules(State(state): State<ApiState>, _: Viewer) -> ApiResult<Answer<Page<Rule>>> {
+async fn list_rules(State(state): State<ApiState>, _: FleetRead) -> ApiResult<Answer<Page<Rule>>> {
     Ok(Answer(Page { items: state.readers.rules().await?, next: None }))
 }
 
 /// Makes a rule. Reports that come from now on are judged by it.
-#[utoipa::path(post, path = "/v1/rules", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/rules", tag = "alerts", security(("api_key" = ["alerts:write"])),
     request_body = RuleBody,
     responses((status = 201, description = "The rule", body = CreatedRule), CreateProblems, OperatorProblems))]
 async fn create_rule(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    AlertsWrite(operator): AlertsWrite,
     Now(now): Now,
     Json(body): Json<RuleBody>,
 ) -> ApiResult<(StatusCode, Answer<CreatedRule>)> {
@@ -216,13 +216,13 @@ async fn create_rule(
 }
 
 /// Puts another rule in its place. Its open alerts are over: they were about something else.
-#[utoipa::path(put, path = "/v1/rules/{rule_id}", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(put, path = "/v1/rules/{rule_id}", tag = "alerts", security(("api_key" = ["alerts:write"])),
     params(("rule_id" = Uuid, Path, description = "Id of the rule")),
     request_body = RuleBody,
     responses((status = 204, description = "The rule is replaced"), ReplaceProblems, OperatorProblems))]
 async fn replace_rule(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    AlertsWrite(operator): AlertsWrite,
     Now(now): Now,
     Path(rule_id): Path<Uuid>,
     Json(body): Json<RuleBody>,
@@ -233,12 +233,12 @@ async fn replace_rule(
 }
 
 /// Removes a rule; its alerts are over.
-#[utoipa::path(delete, path = "/v1/rules/{rule_id}", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/rules/{rule_id}", tag = "alerts", security(("api_key" = ["alerts:write"])),
     params(("rule_id" = Uuid, Path, description = "Id of the rule")),
     responses((status = 204, description = "The rule is gone"), RuleProblems, OperatorProblems))]
 async fn delete_rule(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    AlertsWrite(operator): AlertsWrite,
     Path(rule_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
     if !state.writers.delete_rule(rule_id, &operator.actor()).await? {
@@ -301,12 +301,12 @@ struct FoundAlert {
 }
 
 /// What a rule would have found in the samples that are stored. Nothing is kept and nothing is sent.
-#[utoipa::path(post, path = "/v1/rules/test", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/rules/test", tag = "alerts", security(("api_key" = ["alerts:write"])),
     request_body = RuleTestBody,
     responses((status = 200, description = "What it would have found", body = RuleTest), CreateProblems, OperatorProblems))]
 async fn test_rule(
     State(state): State<ApiState>,
-    _: Admin,
+    _: AlertsWrite,
     Now(now): Now,
     Json(body): Json<RuleTestBody>,
 ) -> ApiResult<Answer<RuleTest>> {

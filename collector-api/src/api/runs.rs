@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::hosts::HostProblems;
 use super::params::{self, Now, Page};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
 use crate::store::ids::ProcessKey;
@@ -53,12 +53,12 @@ struct RunsAnswer {
 
 /// Who ran a command line, when and where: every run known, newest first. Searching
 /// `/v1/processes` finds the process id, which is the md5 of the command line.
-#[utoipa::path(get, path = "/v1/processes/{process_id}/runs", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/processes/{process_id}/runs", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(("process_id" = ProcessKey, Path, description = "md5 of the command line, 32 hex digits"), RunsQuery),
     responses((status = 200, description = "Runs, newest first", body = RunsAnswer), HostProblems, OperatorProblems))]
 async fn list_runs(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Path(process_id): Path<ProcessKey>,
     Query(query): Query<RunsQuery>,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::hosts::{HostProblems, resolve_host};
 use super::params::{self, MAX_POINTS, MAX_WINDOW, Now};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
 use crate::store::Store;
@@ -73,12 +73,12 @@ struct HostSeriesAnswer {
 }
 
 /// The host's CPU, memory, load, pressure and its agent's cost over a window.
-#[utoipa::path(get, path = "/v1/hosts/{host}/samples", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}/samples", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host"), SeriesQuery),
     responses((status = 200, description = "The series", body = HostSeriesAnswer), HostProblems, OperatorProblems))]
 async fn list_host_samples(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Path(host): Path<String>,
     Query(query): Query<SeriesQuery>,
@@ -157,7 +157,7 @@ struct ProcessSeriesAnswer {
 
 /// What a process used over a window, each of its runs by itself.
 #[utoipa::path(get, path = "/v1/hosts/{host}/processes/{process_id}/samples", tag = "processes",
-    security(("api_key" = ["viewer"])),
+    security(("api_key" = ["fleet:read"])),
     params(
         ("host" = String, Path, description = "Id or name of the host"),
         ("process_id" = ProcessKey, Path, description = "md5 of the command line, 32 hex digits"),
@@ -165,7 +165,7 @@ struct ProcessSeriesAnswer {
     responses((status = 200, description = "The series", body = ProcessSeriesAnswer), HostProblems, OperatorProblems))]
 async fn list_process_samples(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Path((host, process_id)): Path<(String, ProcessKey)>,
     Query(query): Query<ProcessSeriesQuery>,
@@ -225,7 +225,7 @@ struct InstanceSeriesAnswer {
 
 /// What one instance used over a window, whatever it ran.
 #[utoipa::path(get, path = "/v1/hosts/{host}/instances/{instance_id}/samples", tag = "processes",
-    security(("api_key" = ["viewer"])),
+    security(("api_key" = ["fleet:read"])),
     params(
         ("host" = String, Path, description = "Id or name of the host"),
         ("instance_id" = InstanceKey, Path, description = "Key of the instance within the host; 0: the residual"),
@@ -233,7 +233,7 @@ struct InstanceSeriesAnswer {
     responses((status = 200, description = "The series", body = InstanceSeriesAnswer), HostProblems, OperatorProblems))]
 async fn list_instance_samples(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Path((host, instance_id)): Path<(String, InstanceKey)>,
     Query(query): Query<SeriesQuery>,

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::{Role, Viewer};
+use crate::auth::operator::{FleetRead, Rights, Role, Scope};
 use crate::auth::{secret, session};
 use crate::error::ApiResult;
 use crate::extract::Json;
@@ -40,6 +40,8 @@ struct SessionAnswer {
     name: String,
     /// What it may do.
     role: Role,
+    /// All that it may do.
+    scopes: Vec<Scope>,
     /// When the session ends by itself; null: the question came with an API key.
     #[serde(with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
@@ -50,18 +52,29 @@ struct SessionAnswer {
 }
 
 impl SessionAnswer {
-    fn of(state: &ApiState, name: String, role: Role, expires_at: Option<OffsetDateTime>) -> Self {
-        let agent_endpoints = state.agent_endpoints.to_vec();
-        Self { name, role, expires_at, server_version: env!("CARGO_PKG_VERSION"), agent_endpoints }
+    fn of(
+        state: &ApiState,
+        name: String,
+        rights: &Rights,
+        expires_at: Option<OffsetDateTime>,
+    ) -> Self {
+        Self {
+            name,
+            role: rights.role,
+            scopes: Scope::ALL.into_iter().filter(|scope| rights.allow(*scope)).collect(),
+            expires_at,
+            server_version: env!("CARGO_PKG_VERSION"),
+            agent_endpoints: state.agent_endpoints.to_vec(),
+        }
     }
 }
 
 /// Who is asking, by session or API key.
-#[utoipa::path(get, path = "/v1/session", tag = "access", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/session", tag = "access", security(("api_key" = ["fleet:read"])),
     responses((status = 200, description = "Who is asking", body = SessionAnswer), OperatorProblems))]
 async fn get_session(
     State(state): State<ApiState>,
-    Viewer(operator): Viewer,
+    FleetRead(operator): FleetRead,
     headers: HeaderMap,
 ) -> ApiResult<Answer<SessionAnswer>> {
     let expires_at = match session::token(&headers) {
@@ -69,7 +82,7 @@ async fn get_session(
         None => None,
     };
     let expires_at = expires_at.map(|session| session.expires_at);
-    Ok(Answer(SessionAnswer::of(&state, operator.name, operator.role, expires_at)))
+    Ok(Answer(SessionAnswer::of(&state, operator.name, &operator.rights, expires_at)))
 }
 
 /// Logs a browser in: the answer sets a cookie that stands for the API key on this door, for at most
@@ -85,7 +98,7 @@ async fn begin_session(
     let operator = state.operators.authenticate_key(body.api_key.trim()).await?;
     state.operators.count(&operator, true)?;
     let (token, begun) = session::begin(&state.writers, &operator).await?;
-    let answer = SessionAnswer::of(&state, begun.name, begun.role, Some(begun.expires_at));
+    let answer = SessionAnswer::of(&state, begun.name, &begun.rights, Some(begun.expires_at));
     let secure = state.secure_cookies || session::is_secure(&headers);
     Ok(with_cookie(Answer(answer).into_response(), session::cookie(&token, secure)))
 }

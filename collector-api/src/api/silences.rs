@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::params::{self, Now, Page, invalid_field};
 use super::{ApiState, OperatorProblems, selection};
-use crate::auth::operator::{Admin, Viewer};
+use crate::auth::operator::{AlertsWrite, FleetRead};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path, Query};
 use crate::selector::Selector;
@@ -47,12 +47,12 @@ struct SilencesQuery {
 }
 
 /// Silences that have not ended, the first to end first. At most 1,000.
-#[utoipa::path(get, path = "/v1/silences", tag = "alerts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/silences", tag = "alerts", security(("api_key" = ["fleet:read"])),
     params(SilencesQuery),
     responses((status = 200, description = "Silences", body = Page<Silence>), ListProblems, OperatorProblems))]
 async fn list_silences(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Query(query): Query<SilencesQuery>,
 ) -> ApiResult<Answer<Page<Silence>>> {
     let items = state.readers.silences(query.ended.unwrap_or_default()).await?;
@@ -91,12 +91,12 @@ struct CreatedSilence {
 }
 
 /// Mutes messages about some alerts for a while. What still holds at its end is told then.
-#[utoipa::path(post, path = "/v1/silences", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(post, path = "/v1/silences", tag = "alerts", security(("api_key" = ["alerts:write"])),
     request_body = SilenceBody,
     responses((status = 201, description = "The silence", body = CreatedSilence), CreateProblems, OperatorProblems))]
 async fn create_silence(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    AlertsWrite(operator): AlertsWrite,
     Now(now): Now,
     Json(body): Json<SilenceBody>,
 ) -> ApiResult<(StatusCode, Answer<CreatedSilence>)> {
@@ -142,12 +142,12 @@ async fn create_silence(
 }
 
 /// Ends a silence now. What waits for its end is told if it still holds.
-#[utoipa::path(delete, path = "/v1/silences/{silence_id}", tag = "alerts", security(("api_key" = ["admin"])),
+#[utoipa::path(delete, path = "/v1/silences/{silence_id}", tag = "alerts", security(("api_key" = ["alerts:write"])),
     params(("silence_id" = Uuid, Path, description = "Id of the silence")),
     responses((status = 204, description = "The silence is over"), SilenceProblems, OperatorProblems))]
 async fn end_silence(
     State(state): State<ApiState>,
-    Admin(operator): Admin,
+    AlertsWrite(operator): AlertsWrite,
     Path(silence_id): Path<Uuid>,
 ) -> ApiResult<StatusCode> {
     if !state.writers.end_silence(silence_id, &operator.actor()).await? {

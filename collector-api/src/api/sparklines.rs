@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::params::{self, MAX_FLEET_WINDOW, Now};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::Query;
 use crate::store::pictures::SparkPoint;
@@ -78,12 +78,12 @@ struct SparkLine {
 }
 
 /// CPU and memory of hosts over a window, in short.
-#[utoipa::path(get, path = "/v1/sparklines", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/sparklines", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(SparkQuery),
     responses((status = 200, description = "The lines", body = SparkAnswer), SparkProblems, OperatorProblems))]
 async fn get_sparklines(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Query(query): Query<SparkQuery>,
 ) -> ApiResult<Json<SparkAnswer>> {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::hosts::{HostProblems, resolve_host};
 use super::params::{self, MAX_POINTS, MAX_WINDOW, Now};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::{Path, Query};
 use crate::store::ids::ProcessKey;
@@ -105,12 +105,12 @@ struct StackLine {
 }
 
 /// A host's CPU, memory, disk or network over a window, stacked by process.
-#[utoipa::path(get, path = "/v1/hosts/{host}/stack", tag = "hosts", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}/stack", tag = "hosts", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host"), StackQuery),
     responses((status = 200, description = "The stack", body = StackAnswer), HostProblems, OperatorProblems))]
 async fn get_stack(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Path(host): Path<String>,
     Query(query): Query<StackQuery>,

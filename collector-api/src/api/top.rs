@@ -13,7 +13,7 @@ use super::hosts::{HostProblems, resolve_host};
 use super::params::{self, MAX_WINDOW, Now, Places};
 use super::selection::{self, Selection};
 use super::{ApiState, OperatorProblems};
-use crate::auth::operator::Viewer;
+use crate::auth::operator::FleetRead;
 use crate::error::ApiResult;
 use crate::extract::{Path, Query};
 use crate::store::coverage::{Coverage, Reading};
@@ -78,12 +78,12 @@ struct HostTopAnswer {
 
 /// Which process ate the CPU, memory, disk or network of a host in a window, and what its command
 /// line was.
-#[utoipa::path(get, path = "/v1/hosts/{host}/processes", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/hosts/{host}/processes", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(("host" = String, Path, description = "Id or name of the host"), HostTopQuery),
     responses((status = 200, description = "The top of the window", body = HostTopAnswer), HostProblems, OperatorProblems))]
 async fn list_host_processes(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Path(host): Path<String>,
     Query(query): Query<HostTopQuery>,
@@ -177,12 +177,12 @@ struct TopAnswer {
 
 /// Who used most of a resource in a window: of the fleet, of hosts with a label, of one host; by
 /// instance, by command line or by host.
-#[utoipa::path(get, path = "/v1/top", tag = "processes", security(("api_key" = ["viewer"])),
+#[utoipa::path(get, path = "/v1/top", tag = "processes", security(("api_key" = ["fleet:read"])),
     params(TopQuery),
     responses((status = 200, description = "The top of the window, by place", body = TopAnswer), HostProblems, OperatorProblems))]
 async fn top(
     State(state): State<ApiState>,
-    _: Viewer,
+    _: FleetRead,
     Now(now): Now,
     Query(query): Query<TopQuery>,
 ) -> ApiResult<Json<TopAnswer>> {

@@ -126,6 +126,10 @@ impl CertificateChecks {
             good.insert(peer.serial.clone(), asked_at);
             return Ok(identity);
         }
+        if matches!(state, CertificateState::HostPending | CertificateState::HostQuarantined) {
+            // It lives, and is who it says, whatever an operator decides about it.
+            self.contacts.note(peer.host_id);
+        }
         let refusal = refusal(state);
         metrics::counter!(AGENTS_REFUSED, "code" => refusal.problem.code.as_str()).increment(1);
         Err(refusal.closing())

@@ -1,11 +1,11 @@
 //! Operators: API keys, `Authorization: Bearer pfk1_<id>_<secret>`, or a browser's session
 //! ([`super::session`]) begun with one.
 //!
-//! A handler takes [`Viewer`] or [`Admin`] as its first argument after the state, so that who may
-//! call it is decided before its parameters and its body are looked at. Whether a key is missing,
+//! A handler takes a scope ([`FleetRead`], [`HostsWrite`], …) as its first argument after the state, so that
+//! who may call it is decided before its parameters and its body are looked at. Whether a key is missing,
 //! malformed, unknown or has another secret makes no difference to the answer: 401 `unauthorized`.
-//! Who showed the right secret is told that the key expired or was revoked. A role that is too low
-//! answers 403 `forbidden`.
+//! Who showed the right secret is told that the key expired or was revoked. A key without the
+//! scope is answered 403 `forbidden`.
 //!
 //! A key that was checked is believed for [`CACHED_FOR`] without asking the database again, so a
 //! revocation reaches every replica within that time. Only keys that passed are kept, and never
@@ -31,6 +31,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::store::Store;
 pub use crate::store::api_keys::{NewApiKey, Role};
 use crate::store::audit::Actor;
+pub use crate::store::scopes::{Rights, Scope};
 
 /// How long a key that passed is believed without asking the database.
 pub const CACHED_FOR: Duration = Duration::from_secs(15);
@@ -60,7 +61,7 @@ impl MintedApiKey {
         let new = NewApiKey {
             api_key_id: uuid::Builder::from_random_bytes(id).into_uuid(),
             name,
-            role,
+            rights: Rights::of(role),
             secret_sha256: Sha256::digest(&secret).into(),
             expires_at,
         };
@@ -97,7 +98,7 @@ pub struct Operator {
     /// What its maker calls it.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    pub rights: Rights,
 }
 
 impl Operator {
@@ -155,7 +156,7 @@ impl OperatorAuth {
             // A database that only reads (a standby) must not lock the operators out.
             tracing::warn!(api_key.id = %id, error = %crate::error::Chain(&error), "last use of an API key not noted");
         }
-        let operator = Operator { api_key_id: id, name: stored.name, role: stored.role };
+        let operator = Operator { api_key_id: id, name: stored.name, rights: stored.rights };
         self.remember(&operator, shown);
         Ok(operator)
     }
@@ -201,22 +202,28 @@ impl OperatorAuth {
         Ok(operator)
     }
 
-    /// Who sent a request, if its role suffices and it does not come too often.
-    pub async fn authorize(&self, parts: &Parts, needed: Role) -> ApiResult<Operator> {
-        let operator = match parts.extensions.get::<Operator>() {
-            Some(known) => known.clone(),
-            None => self.admit(parts).await?,
-        };
-        if operator.role < needed {
-            return Err(ApiError::new(
-                ProblemCode::Forbidden,
-                format!(
-                    "This needs the role {needed}; the API key {:?} has the role {}.",
-                    operator.name, operator.role
-                ),
-            ));
+    /// Who sent a request, if the key is one, whatever it may do.
+    pub async fn identify(&self, parts: &Parts) -> ApiResult<Operator> {
+        match parts.extensions.get::<Operator>() {
+            Some(known) => Ok(known.clone()),
+            None => self.admit(parts).await,
         }
-        Ok(operator)
+    }
+
+    /// Who sent a request, if the key has this scope and does not come too often.
+    pub async fn authorize(&self, parts: &Parts, needed: Scope) -> ApiResult<Operator> {
+        let operator = self.identify(parts).await?;
+        if operator.rights.allow(needed) {
+            return Ok(operator);
+        }
+        let (name, role) = (&operator.name, operator.rights.role);
+        let least = needed.least_role();
+        let detail = if role < least {
+            format!("This needs the role {least}; the API key {name:?} has the role {role}.")
+        } else {
+            format!("This needs the scope {needed}, which the API key {name:?} does not have.")
+        };
+        Err(ApiError::new(ProblemCode::Forbidden, detail))
     }
 }
 
@@ -227,34 +234,29 @@ fn unauthorized() -> ApiError {
     )
 }
 
-/// Any operator: routes that only read.
-#[derive(Clone, Debug)]
-pub struct Viewer(pub Operator);
+/// An extractor for each scope: who asks, if the key has it.
+macro_rules! extractors {
+    ($($scope:ident),* $(,)?) => {$(
+        #[doc = concat!("A key with [`Scope::", stringify!($scope), "`].")]
+        #[derive(Clone, Debug)]
+        pub struct $scope(pub Operator);
 
-/// An operator with the role `admin`.
-#[derive(Clone, Debug)]
-pub struct Admin(pub Operator);
+        impl<S: Sync> FromRequestParts<S> for $scope
+        where
+            OperatorAuth: FromRef<S>,
+        {
+            type Rejection = ApiError;
 
-impl<S: Sync> FromRequestParts<S> for Viewer
-where
-    OperatorAuth: FromRef<S>,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
-        OperatorAuth::from_ref(state).authorize(parts, Role::Viewer).await.map(Self)
-    }
+            async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+                OperatorAuth::from_ref(state).authorize(parts, Scope::$scope).await.map(Self)
+            }
+        }
+    )*};
 }
 
-impl<S: Sync> FromRequestParts<S> for Admin
-where
-    OperatorAuth: FromRef<S>,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
-        OperatorAuth::from_ref(state).authorize(parts, Role::Admin).await.map(Self)
-    }
+extractors! {
+    FleetRead, HostsWrite, ConfigurationWrite, AlertsWrite, ChannelsWrite, TokensWrite, ApiKeysWrite,
+    CertificatesWrite, DataDelete, AuditRead,
 }
 
 #[cfg(test)]

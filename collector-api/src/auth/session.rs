@@ -62,8 +62,8 @@ pub async fn begin(store: &Store, operator: &Operator) -> ApiResult<(String, Ses
     let expires_at = store
         .begin_session(&secret::digest(&token), (operator.api_key_id, &operator.name), life_s)
         .await?;
-    let (name, role) = (operator.name.clone(), operator.role);
-    Ok((token, Session { api_key_id: operator.api_key_id, name, role, expires_at }))
+    let (name, rights) = (operator.name.clone(), operator.rights.clone());
+    Ok((token, Session { api_key_id: operator.api_key_id, name, rights, expires_at }))
 }
 
 /// Whose session the cookie of a request is. `None`: there is no cookie.
@@ -75,8 +75,8 @@ pub async fn authenticate(store: &Store, parts: &Parts) -> ApiResult<Option<Oper
     if parts.method != Method::GET && parts.method != Method::HEAD {
         require_own_page(&parts.headers)?;
     }
-    let Session { api_key_id, name, role, .. } = session;
-    Ok(Some(Operator { api_key_id, name, role }))
+    let Session { api_key_id, name, rights, .. } = session;
+    Ok(Some(Operator { api_key_id, name, rights }))
 }
 
 /// Refuses what another site's page may have sent.

@@ -15,12 +15,13 @@ use super::door::{Paging, Via};
 use super::output::give_secret;
 use super::table::{Column, Output, print_page, rfc3339};
 use crate::auth::join_token::{MAX_NAME_BYTES, is_name};
-use crate::auth::operator::{MintedApiKey, Role};
+use crate::auth::operator::{MintedApiKey, Rights, Role, Scope};
 use crate::store::audit::Actor;
 
 const COLUMNS: &[Column] = &[
     ("ID", "/api_key_id"),
     ("ROLE", "/role"),
+    ("SCOPES", "/scopes"),
     ("LAST USED", "/last_used_at"),
     ("EXPIRES", "/expires_at"),
     ("REVOKED", "/revoked_at"),
@@ -38,6 +39,9 @@ pub enum ApiKeysCommand {
         /// viewer, operator or admin.
         #[arg(long)]
         role: Role,
+        /// Of the role's scopes only this, such as alerts:write; again for more. Without it: all.
+        #[arg(long)]
+        scope: Vec<Scope>,
         /// Life, such as 24h or 90d. Without it: until it is revoked.
         #[arg(long, value_parser = parse_ttl)]
         ttl: Option<Duration>,
@@ -57,7 +61,7 @@ pub enum ApiKeysCommand {
 /// A key to be made.
 struct Request {
     name: String,
-    role: Role,
+    rights: Rights,
     expires_at: Option<OffsetDateTime>,
 }
 
@@ -70,11 +74,13 @@ impl ApiKeysCommand {
         now: OffsetDateTime,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Create { name, role, ttl, secret_file } => {
+            Self::Create { name, role, scope, ttl, secret_file } => {
                 let end = |ttl| now.checked_add(time::Duration::try_from(ttl).ok()?);
                 let expires_at =
                     ttl.map(|ttl| end(ttl).context("--ttl is too long")).transpose()?;
-                let made = create(via, Request { name, role, expires_at }).await?;
+                let scopes = (!scope.is_empty()).then_some(scope);
+                let rights = Rights { role, scopes };
+                let made = create(via, Request { name, rights, expires_at }).await?;
                 tracing::info!(api_key.id = %made["api_key_id"], "API key made");
                 give_secret(made, "key", secret_file.as_deref(), output)
             }
@@ -85,10 +91,13 @@ impl ApiKeysCommand {
 }
 
 async fn create(via: &Via, request: Request) -> anyhow::Result<Value> {
-    let Request { name, role, expires_at } = request;
+    let Request { name, rights, expires_at } = request;
     match via {
         Via::Rest(client) => {
-            let mut body = json!({ "name": name, "role": role });
+            let mut body = json!({ "name": name, "role": rights.role });
+            if let Some(scopes) = &rights.scopes {
+                body["scopes"] = json!(scopes);
+            }
             if let Some(expires_at) = expires_at {
                 body["expires_at"] = json!(rfc3339(expires_at)?);
             }
@@ -99,9 +108,11 @@ async fn create(via: &Via, request: Request) -> anyhow::Result<Value> {
                 is_name(&name),
                 "a name has 1 to {MAX_NAME_BYTES} bytes and no control characters"
             );
+            rights.check()?;
             let mut random = [0; 48];
             getrandom::fill(&mut random).context("the system gave no random bytes")?;
-            let minted = MintedApiKey::from_random(random, name, role, expires_at);
+            let mut minted = MintedApiKey::from_random(random, name, rights.role, expires_at);
+            minted.new.rights = rights;
             let made = store.create_api_key(&minted.new, &Actor::cli()).await?;
             let mut made = serde_json::to_value(made)?;
             made["key"] = json!(minted.to_paste());

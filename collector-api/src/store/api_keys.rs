@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
+use super::scopes::{Rights, Scope};
 use super::{Store, StoreError};
 
 /// What a key may do. Each role may do everything the one before it may.
@@ -22,11 +23,12 @@ use super::{Store, StoreError};
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reads hosts, processes and samples.
+    /// Reads hosts, processes, samples, alerts, rules and profiles.
     Viewer,
-    /// Also changes what the fleet does: alerts, profiles, host lifecycle.
+    /// Also changes what the fleet does: alerts, rules, profiles, labels and life cycle of hosts.
     Operator,
-    /// Also makes enrolment tokens and API keys.
+    /// Also everything about access and identity: enrolment tokens, API keys, channels, certificates, the audit; and
+    /// deletes data.
     Admin,
 }
 
@@ -71,7 +73,7 @@ pub struct NewApiKey {
     /// What its maker calls it.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    pub rights: Rights,
     /// SHA-256 of the secret as it is written in the key.
     pub secret_sha256: [u8; 32],
     /// Null: until it is revoked.
@@ -87,6 +89,8 @@ pub struct ApiKey {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// What it may do of that; null: all of it.
+    pub scopes: Option<Vec<Scope>>,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -107,17 +111,13 @@ pub struct ApiKeyCheck {
     /// What its maker calls it.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    pub rights: Rights,
     /// To compare the SHA-256 of the secret with.
     pub secret_sha256: Vec<u8>,
     /// By the database's clock.
     pub expired: bool,
     /// An operator ended it.
     pub revoked: bool,
-}
-
-fn role_of(text: &str) -> Result<Role, sqlx::Error> {
-    text.parse().map_err(|unknown: UnknownRole| sqlx::Error::Decode(unknown.into()))
 }
 
 impl Store {
@@ -136,27 +136,32 @@ impl Store {
         actor: &Actor,
     ) -> Result<ApiKey, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
+        let scopes: Option<Vec<&str>> =
+            new.rights.scopes.as_ref().map(|all| all.iter().map(|scope| scope.as_str()).collect());
         let created_at = sqlx::query_scalar!(
             "/* create_api_key */
-             insert into api_keys (api_key_id, name, role, secret_sha256, expires_at)
-             values ($1, $2, $3, $4, $5) returning created_at",
+             insert into api_keys (api_key_id, name, role, secret_sha256, expires_at, scopes)
+             values ($1, $2, $3, $4, $5, $6) returning created_at",
             new.api_key_id,
             new.name,
-            new.role.as_str(),
+            new.rights.role.as_str(),
             &new.secret_sha256[..],
             new.expires_at,
+            scopes as _,
         )
         .fetch_one(&mut *transaction)
         .await?;
         let expires_at = new.expires_at.map(OffsetDateTime::unix_timestamp);
-        let detail = json!({ "name": new.name, "role": new.role, "expires_at_unix_s": expires_at });
+        let Rights { role, scopes } = new.rights.clone();
+        let detail = json!({ "name": new.name, "role": role, "scopes": scopes, "expires_at_unix_s": expires_at });
         let id = new.api_key_id.to_string();
         audit::record(&mut transaction, actor, "api_key.create", ("api_key", &id), detail).await?;
         transaction.commit().await?;
         Ok(ApiKey {
             api_key_id: new.api_key_id,
             name: new.name.clone(),
-            role: new.role,
+            role,
+            scopes,
             created_at,
             expires_at: new.expires_at,
             revoked_at: None,
@@ -172,7 +177,7 @@ impl Store {
     ) -> Result<Vec<ApiKey>, StoreError> {
         sqlx::query!(
             "/* list_api_keys */
-             select api_key_id, name, role, created_at, expires_at, revoked_at, last_used_at
+             select api_key_id, name, role, scopes, created_at, expires_at, revoked_at, last_used_at
              from api_keys where $1::uuid is null or api_key_id > $1
              order by api_key_id limit $2",
             after,
@@ -183,10 +188,12 @@ impl Store {
         .and_then(|rows| {
             rows.into_iter()
                 .map(|row| {
+                    let Rights { role, scopes } = Rights::stored(&row.role, row.scopes)?;
                     Ok(ApiKey {
                         api_key_id: row.api_key_id,
                         name: row.name,
-                        role: role_of(&row.role)?,
+                        role,
+                        scopes,
                         created_at: row.created_at,
                         expires_at: row.expires_at,
                         revoked_at: row.revoked_at,
@@ -242,7 +249,7 @@ impl Store {
     pub async fn find_api_key(&self, api_key_id: Uuid) -> Result<Option<ApiKeyCheck>, StoreError> {
         sqlx::query!(
             r#"/* find_api_key */
-             select name, role, secret_sha256, revoked_at is not null as "revoked!",
+             select name, role, scopes, secret_sha256, revoked_at is not null as "revoked!",
                     coalesce(expires_at <= now(), false) as "expired!"
              from api_keys where api_key_id = $1"#,
             api_key_id,
@@ -253,7 +260,7 @@ impl Store {
             row.map(|row| {
                 Ok(ApiKeyCheck {
                     name: row.name,
-                    role: role_of(&row.role)?,
+                    rights: Rights::stored(&row.role, row.scopes)?,
                     secret_sha256: row.secret_sha256,
                     expired: row.expired,
                     revoked: row.revoked,

@@ -282,6 +282,22 @@ impl Store {
     }
 }
 
+/// Locks a host's heartbeat. Whoever locks several rows of a host does so in this order, as the writers of
+/// reports do: heartbeat, host, certificates.
+pub(super) async fn lock_heartbeat(
+    connection: &mut sqlx::PgConnection,
+    host_id: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "-- Store::lock_heartbeat
+        select from heartbeats where host_id = $1 for no key update",
+        host_id
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(())
+}
+
 /// The host's life cycle, and its row locked against every change of its certificates.
 pub(super) async fn lock_host(
     transaction: &mut sqlx::PgTransaction<'_>,

@@ -25,7 +25,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::{Actor, record_host};
-use super::certificates::lock_host;
+use super::certificates::{lock_heartbeat, lock_host};
 use super::{Store, StoreError};
 
 /// How long a conflict stands after both machines last spoke, s. The view `procfleet_hosts` knows it too.
@@ -235,17 +235,10 @@ impl Store {
 
     async fn try_clear_conflict(&self, host_id: Uuid, actor: &Actor) -> Result<bool, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
+        lock_heartbeat(&mut transaction, host_id).await?;
         if lock_host(&mut transaction, host_id).await?.is_none() {
             return Ok(false);
         }
-        // As writers do: the heartbeat first.
-        sqlx::query!(
-            "-- Store::clear_clone_conflict
-            select from heartbeats where host_id = $1 for update",
-            host_id
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
         let cleared = sqlx::query!(
             "-- Store::clear_clone_conflict
             delete from clone_conflicts where host_id = $1",

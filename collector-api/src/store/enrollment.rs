@@ -170,11 +170,11 @@ impl Store {
             return Ok(before);
         }
         let used = sqlx::query!(
-            "-- Store::enroll
+            r#"-- Store::enroll
             update enrollment_tokens set uses = uses + 1
             where token_id = $1 and revoked_at is null and expires_at > now()
                 and (max_uses is null or uses < max_uses)
-            returning approval_needed, labels, ephemeral, same_machine",
+            returning approval_needed, labels as "labels: Json<Labels>", ephemeral, same_machine"#,
             host.token_id
         )
         .fetch_optional(&mut *transaction)
@@ -188,7 +188,7 @@ impl Store {
         };
         let begin = Begin {
             lifecycle: if token.approval_needed { "pending" } else { "active" },
-            labels: token.labels,
+            labels: token.labels.0,
             ephemeral: token.ephemeral,
             same_machine: token.same_machine,
         };
@@ -364,8 +364,8 @@ async fn why_refused(
 /// What the token says of its hosts.
 pub(super) struct Begin {
     pub(super) lifecycle: &'static str,
-    pub(super) labels: serde_json::Value,
-    ephemeral: bool,
+    pub(super) labels: Labels,
+    pub(super) ephemeral: bool,
     same_machine: bool,
 }
 
@@ -383,6 +383,9 @@ async fn place_host(
     let again = known.again().filter(|_| begin.same_machine);
     match again {
         Some(host_id) if host_id == host.certificate.host_id => {
+            if !machines::is_still(transaction, host.facts, host_id).await? {
+                return Ok(Enrollment::Elsewhere(None));
+            }
             machines::take_back(transaction, host, begin).await?;
         }
         None if !host.again => {
@@ -416,7 +419,7 @@ async fn insert_host(
         host.facts.agent_version,
         host.token_id,
         begin.lifecycle,
-        begin.labels,
+        Json(&begin.labels) as _,
         begin.ephemeral,
         host.facts.product_uuid_hash,
     )
@@ -430,7 +433,9 @@ async fn insert_host(
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(())
+    let detail = json!({ "token_id": host.token_id, "lifecycle": begin.lifecycle });
+    let host_id = host.certificate.host_id;
+    audit::record_host(transaction, &Actor::server(), "host.enroll", host_id, detail).await
 }
 
 fn is_unique_violation(error: &sqlx::Error) -> bool {

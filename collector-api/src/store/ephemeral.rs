@@ -49,6 +49,8 @@ async fn retire(transaction: &mut sqlx::PgTransaction<'_>) -> Result<u64, sqlx::
             and exists (select from alert_sweep
                 where last_ok_at > now() - make_interval(secs => $4) and deaf_since is null)
             and case
+                when h.lifecycle_changed_at > now() - make_interval(secs => $2) and h.lifecycle_changed_at > h.enrolled_at
+                    then false -- approved or released a moment ago
                 when b.goodbye in ('shutdown', 'uninstall') then b.goodbye_at < now() - make_interval(secs => $1)
                 when b.last_seen_at is not null then b.deadline_at < now() - make_interval(secs => $2)
                 else greatest(b.deadline_at, b.contacted_at, h.enrolled_at) < now() - make_interval(secs => $3)

@@ -92,6 +92,8 @@ pub struct HostMatch {
     pub host_id: Uuid,
     /// Whether it is not decommissioned.
     pub active: bool,
+    /// Whether it is a tombstone.
+    pub decommissioned: bool,
 }
 
 /// A mounted file system when it was last sampled.
@@ -267,9 +269,9 @@ impl Store {
         sqlx::query_as!(
             HostMatch,
             r#"/* match_hosts */
-            select host_id, lifecycle = 'active' as "active!" from hosts
-            where host_id = $1 or host_name = $2
-            order by lifecycle = 'active' desc, host_id limit $3"#,
+            select host_id, lifecycle = 'active' as "active!", lifecycle = 'decommissioned' as "decommissioned!"
+            from hosts where host_id = $1 or host_name = $2
+            order by lifecycle = 'active' desc, lifecycle = 'decommissioned', host_id limit $3"#,
             host_id,
             host_name,
             limit,

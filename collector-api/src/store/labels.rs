@@ -162,7 +162,7 @@ impl Store {
         if after == before {
             return Ok(LabelsChange::Unchanged);
         }
-        if after.len() > MAX_LABELS {
+        if after.len() > MAX_LABELS && after.len() > before.len() {
             return Ok(LabelsChange::TooMany);
         }
         sqlx::query!(

@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::{Actor, record_host};
-use super::certificates::lock_host;
+use super::certificates::{lock_heartbeat, lock_host};
 use crate::store::{Store, StoreError};
 
 /// The administrative state of a host, as operators set it. `pending` is set by enrolment only.
@@ -48,6 +48,9 @@ pub enum LifecycleChange {
     Tombstone,
 }
 
+/// Longest pause of an agent that is refused because of its host's life cycle, and a minute, s.
+pub(super) const REFUSED_PAUSE_S: f64 = 960.0;
+
 impl Store {
     /// Sets a host's life cycle.
     pub async fn set_lifecycle(
@@ -69,6 +72,7 @@ impl Store {
         actor: &Actor,
     ) -> Result<LifecycleChange, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
+        lock_heartbeat(&mut transaction, host_id).await?;
         let Some(from) = lock_host(&mut transaction, host_id).await? else {
             return Ok(LifecycleChange::NoHost);
         };
@@ -88,6 +92,18 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
+        if to == Lifecycle::Active {
+            // Its agent asks again within a quarter of an hour: nobody is to be woken before that.
+            sqlx::query!(
+                "-- Store::set_lifecycle
+                update heartbeats set deadline_at = greatest(deadline_at, now() + make_interval(secs => $2))
+                where host_id = $1 and contacted_at is not null",
+                host_id,
+                REFUSED_PAUSE_S,
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
         let action = match (from.as_str(), to) {
             ("pending", Lifecycle::Active) => "host.approve",
             (_, Lifecycle::Active) => "host.release",

@@ -7,30 +7,37 @@
 //!
 //! | host of that machine | token | what happens |
 //! |---|---|---|
-//! | silent, stopped or dormant | `same_machine` | the machine is that host again: its certificates are revoked, its history is kept |
-//! | silent, stopped or dormant | other | a new host |
-//! | lives, or enrolled within ten minutes | any | a new host; both are marked, as two machines may have one id |
+//! | stopped, or not heard of for ten minutes and past its deadline | `same_machine` | the machine is that host again: its certificates are revoked, its history is kept |
+//! | the same | other | a new host |
+//! | lives, or enrolled within ten minutes, or waits for approval | any | a new host; both are marked, as two machines may have one id |
 //!
-//! A host that an operator set aside stays set aside, and one that was decommissioned never comes back.
-//! Labels of the token are added where the host has none of that name.
+//! While no server watches the fleet, or nobody gets through (the servers' own outage), every host counts as
+//! living. A host that an operator set aside stays set aside, and one that was decommissioned never comes
+//! back. Labels of the token are added where the host has none of that name, as long as there is room.
 //!
 //! A machine that enrols again and again (it loses its state directory) is held to so many times an hour,
-//! counted here for all replicas, by both ids together: copies of an image share one of them. A machine
-//! that knows neither id is not counted, and is never the same as another.
+//! counted here for all replicas, by both ids together: copies of an image share one of them, containers
+//! the other. Machines that do not know both (no firmware id, or an agent that is not root) are not counted,
+//! and one that knows neither is never the same as another.
 
 use serde_json::json;
 use shared_model::HostFacts;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::audit::{Actor, record_host};
-use super::certificates::insert_certificate;
+use super::certificates::{insert_certificate, lock_heartbeat, lock_host};
 use super::enrollment::{Begin, NewHost};
+use super::labels::{Labels, MAX_LABELS};
+use super::lifecycle::REFUSED_PAUSE_S;
 use crate::store::{Store, StoreError};
 
 /// How long enrolments are counted, s.
 const HOUR_S: f64 = 3600.0;
-/// How long a host that never reported may yet begin to, s.
-const BEGINNING_S: f64 = 600.0;
+/// How long nothing may be heard of a host before it counts as gone, s.
+const GONE_S: f64 = 600.0;
+/// How old the last sweep over the fleet may be, s: without one nobody knows who lives.
+const SWEPT_S: f64 = 20.0;
 
 /// What is known of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,24 +126,63 @@ pub(super) async fn known(
     connection: &mut sqlx::PgConnection,
     facts: &HostFacts,
 ) -> Result<Known, sqlx::Error> {
-    let hosts = sqlx::query!(
+    let alive = one_host(connection, facts, true).await?;
+    let gone = match alive {
+        // Which one it was does not matter then, and there may be thousands of an image.
+        Some(_) => None,
+        None => one_host(connection, facts, false).await?,
+    };
+    Ok(Known { gone, alive })
+}
+
+async fn one_host(
+    connection: &mut sqlx::PgConnection,
+    facts: &HostFacts,
+    alive: bool,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
         r#"-- Store::enroll
-        select h.host_id, coalesce(b.deadline_at, h.enrolled_at + make_interval(secs => $4)) > now()
-                and coalesce(b.goodbye, '') not in ('shutdown', 'uninstall') as "alive!"
-        from hosts h join heartbeats b using (host_id)
-        where h.lifecycle <> 'decommissioned' and (
-            h.product_uuid_hash = $2 and (h.machine_id_hash = $1 or h.host_name = $3)
-            or h.machine_id_hash = $1 and ($2::text is null or h.product_uuid_hash is null))
-        order by b.contacted_at desc nulls last, h.host_id"#,
+        select host_id from (
+            select h.host_id, b.contacted_at, h.lifecycle = 'pending'
+                or not exists (select from alert_sweep
+                    where last_ok_at > now() - make_interval(secs => $5) and deaf_since is null)
+                or coalesce(b.goodbye, '') not in ('shutdown', 'uninstall')
+                    and greatest(b.deadline_at, b.contacted_at + make_interval(secs =>
+                            case when h.lifecycle = 'active' then $4::float8 else $6::float8 end),
+                        h.enrolled_at + make_interval(secs => $4)) > now() as alive
+            from hosts h join heartbeats b using (host_id)
+            where h.lifecycle <> 'decommissioned' and (
+                h.product_uuid_hash = $2 and (h.machine_id_hash = $1 or h.host_name = $3)
+                or h.machine_id_hash = $1 and ($2::text is null or h.product_uuid_hash is null))) as of_machine
+        where alive = $7 order by contacted_at desc nulls last, host_id limit 1"#,
         facts.machine_id_hash.as_deref(),
         facts.product_uuid_hash.as_deref(),
         facts.host_name,
-        BEGINNING_S,
+        GONE_S,
+        SWEPT_S,
+        REFUSED_PAUSE_S,
+        alive,
     )
-    .fetch_all(connection)
-    .await?;
-    let first = |alive| hosts.iter().find(|host| host.alive == alive).map(|host| host.host_id);
-    Ok(Known { gone: first(false), alive: first(true) })
+    .fetch_optional(connection)
+    .await
+}
+
+/// Whether the machine is this host again, and nobody came between: the host's rows are locked from now on.
+pub(super) async fn is_still(
+    connection: &mut sqlx::PgTransaction<'_>,
+    facts: &HostFacts,
+    host_id: Uuid,
+) -> Result<bool, sqlx::Error> {
+    lock_heartbeat(connection, host_id).await?;
+    lock_host(connection, host_id).await?;
+    Ok(known(connection, facts).await?.again() == Some(host_id))
+}
+
+/// What machines are counted by.
+fn counted_as(facts: &HostFacts) -> Option<String> {
+    let (machine, firmware) =
+        (facts.machine_id_hash.as_deref()?, facts.product_uuid_hash.as_deref()?);
+    Some(format!("{machine}/{firmware}"))
 }
 
 /// Whether the machine enrolled as often within the last hour as it may.
@@ -144,16 +190,14 @@ pub(super) async fn enrolls_too_often(
     connection: &mut sqlx::PgConnection,
     host: &NewHost<'_>,
 ) -> Result<bool, sqlx::Error> {
-    if host.machine_per_hour == 0 {
+    let Some(machine) = counted_as(host.facts).filter(|_| host.machine_per_hour > 0) else {
         return Ok(false);
-    }
+    };
     let enrolled = sqlx::query_scalar!(
         r#"-- Store::enroll
         select count(*) as "count!" from machine_enrollments
-        where enrolled_at > now() - make_interval(secs => $3)
-            and (machine_id_hash, product_uuid_hash) is not distinct from ($1, $2)"#,
-        host.facts.machine_id_hash.as_deref(),
-        host.facts.product_uuid_hash.as_deref(),
+        where machine = $1 and enrolled_at > now() - make_interval(secs => $2)"#,
+        machine,
         HOUR_S,
     )
     .fetch_one(connection)
@@ -161,14 +205,12 @@ pub(super) async fn enrolls_too_often(
     Ok(enrolled >= i64::from(host.machine_per_hour))
 }
 
-/// Counts one; forgets those that count no more.
+/// Counts one; forgets some of those that count no more.
 pub(super) async fn count(
     connection: &mut sqlx::PgConnection,
     facts: &HostFacts,
 ) -> Result<(), sqlx::Error> {
-    if facts.machine_id_hash.is_none() && facts.product_uuid_hash.is_none() {
-        return Ok(());
-    }
+    let Some(machine) = counted_as(facts) else { return Ok(()) };
     sqlx::query!(
         "-- Store::enroll
         delete from machine_enrollments where ctid = any (array(
@@ -180,9 +222,8 @@ pub(super) async fn count(
     .await?;
     sqlx::query!(
         "-- Store::enroll
-        insert into machine_enrollments (machine_id_hash, product_uuid_hash) values ($1, $2)",
-        facts.machine_id_hash.as_deref(),
-        facts.product_uuid_hash.as_deref(),
+        insert into machine_enrollments (machine) values ($1)",
+        machine
     )
     .execute(connection)
     .await?;
@@ -209,18 +250,57 @@ pub(super) async fn mark(
     Ok(())
 }
 
-/// Makes the machine the host again that it was, with a new certificate alone.
+/// Makes the machine the host again that it was, with a new certificate alone; after [`is_still`].
 pub(super) async fn take_back(
     transaction: &mut sqlx::PgTransaction<'_>,
     host: &NewHost<'_>,
     begin: &Begin,
 ) -> Result<(), sqlx::Error> {
     let host_id = host.certificate.host_id;
-    // The place of before is gone with what was installed there. The heartbeat first, as writers do.
+    // The place of before is gone with what was installed there, and so is what it said; this is the first
+    // time that the host is heard of again.
     sqlx::query!(
         "-- Store::enroll
-        update heartbeats set place = null, place_heard_at = null where host_id = $1",
+        update heartbeats set place = null, place_heard_at = null, goodbye = null, goodbye_at = null,
+            contacted_at = now(), deadline_at = now() + make_interval(secs => $2)
+        where host_id = $1",
+        host_id,
+        GONE_S,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let before = sqlx::query!(
+        r#"-- Store::enroll
+        select lifecycle, labels as "labels: Json<Labels>" from hosts where host_id = $1"#,
         host_id
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    let mut labels = before.labels.0;
+    for (name, value) in &begin.labels {
+        if labels.len() < MAX_LABELS {
+            labels.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    let lifecycle = if before.lifecycle == "quarantined" { "quarantined" } else { begin.lifecycle };
+    sqlx::query!(
+        "-- Store::enroll
+        update hosts set host_name = $2, machine_id_hash = $3, product_uuid_hash = $4, os_description = $5,
+            kernel_release = $6, host_arch = $7, agent_version = $8, enrollment_token_id = $9, lifecycle = $10,
+            labels = $11, ephemeral = $12, enrolled_at = now(), lifecycle_changed_at = now(), facts_updated_at = now()
+        where host_id = $1",
+        host_id,
+        host.facts.host_name,
+        host.facts.machine_id_hash,
+        host.facts.product_uuid_hash,
+        host.facts.os_description,
+        host.facts.kernel_release,
+        host.facts.host_arch,
+        host.facts.agent_version,
+        host.token_id,
+        lifecycle,
+        Json(&labels) as _,
+        begin.ephemeral,
     )
     .execute(&mut **transaction)
     .await?;
@@ -232,29 +312,13 @@ pub(super) async fn take_back(
     )
     .execute(&mut **transaction)
     .await?;
-    sqlx::query!(
-        "-- Store::enroll
-        update hosts set host_name = $2, machine_id_hash = $3, product_uuid_hash = $4, os_description = $5,
-            kernel_release = $6, host_arch = $7, agent_version = $8, enrollment_token_id = $9,
-            lifecycle = case when lifecycle = 'quarantined' then lifecycle else $10 end,
-            labels = $11 || labels, enrolled_at = now(), facts_updated_at = now()
-        where host_id = $1",
-        host_id,
-        host.facts.host_name,
-        host.facts.machine_id_hash,
-        host.facts.product_uuid_hash,
-        host.facts.os_description,
-        host.facts.kernel_release,
-        host.facts.host_arch,
-        host.facts.agent_version,
-        host.token_id,
-        begin.lifecycle,
-        begin.labels,
-    )
-    .execute(&mut **transaction)
-    .await?;
     insert_certificate(transaction, &host.certificate, "active").await?;
-    let detail =
-        json!({ "token_id": host.token_id, "certificates_revoked": revoked.rows_affected() });
+    let detail = json!({
+        "token_id": host.token_id,
+        "certificates_revoked": revoked.rows_affected(),
+        "from": before.lifecycle,
+        "to": lifecycle,
+        "labels": labels,
+    });
     record_host(transaction, &Actor::server(), "host.reenroll", host_id, detail).await
 }

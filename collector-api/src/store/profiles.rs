@@ -119,6 +119,13 @@ impl Store {
         actor: &Actor,
     ) -> Result<ProfileChange, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
+        // Its one row makes those who add wait for each other: the count holds.
+        sqlx::query!(
+            "-- Store::create_profile.lock
+            select from configuration_revision for no key update"
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
         let known = sqlx::query_scalar!(
             r#"-- Store::create_profile.count
             select count(*) as "count!" from profiles"#

@@ -141,7 +141,7 @@ impl MaintenanceConnection {
             "-- MaintenanceConnection::next_purge
             select p.host_id, h.host_number, p.steps_done
             from host_purges p join hosts h using (host_id)
-            where p.state <> 'done' and h.lifecycle_changed_at < now() - make_interval(secs => $1)
+            where p.state <> 'done' and h.lifecycle = 'decommissioned' and h.lifecycle_changed_at < now() - make_interval(secs => $1)
             order by p.requested_at, p.host_id limit 1",
             f64::from(SETTLED_S)
         )
@@ -240,10 +240,15 @@ async fn remove_rest(transaction: &mut PgConnection, host_id: Uuid) -> Result<u6
             d as (delete from ingest_cursors where host_id = $1 returning 1),
             e as (delete from host_overrides where host_id = $1 returning 1),
             f as (delete from host_configurations where host_id = $1 returning 1),
-            g as (delete from alerts where host_id = $1 returning 1)
+            g as (delete from alerts where host_id = $1 returning 1),
+            h as (delete from rule_states where host_id = $1 returning 1),
+            i as (delete from rule_progress where host_id = $1 returning 1),
+            j as (delete from clone_conflicts where host_id = $1 returning 1),
+            k as (delete from silences where host_id = $1 returning 1)
         select (select count(*) from a) + (select count(*) from b) + (select count(*) from c)
             + (select count(*) from d) + (select count(*) from e) + (select count(*) from f)
-            + (select count(*) from g) as "removed!""#,
+            + (select count(*) from g) + (select count(*) from h) + (select count(*) from i)
+            + (select count(*) from j) + (select count(*) from k) as "removed!""#,
         host_id
     )
     .fetch_one(transaction)

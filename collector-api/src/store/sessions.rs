@@ -8,8 +8,8 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::api_keys::{Role, UnknownRole};
 use super::audit::{self, Actor};
+use super::scopes::Rights;
 use super::{Store, StoreError};
 
 /// A session that lives.
@@ -20,7 +20,7 @@ pub struct Session {
     /// What the key's maker calls it.
     pub name: String,
     /// What it may do, now.
-    pub role: Role,
+    pub rights: Rights,
     /// When it ends by itself.
     pub expires_at: OffsetDateTime,
 }
@@ -71,7 +71,7 @@ impl Store {
     ) -> Result<Option<Session>, StoreError> {
         sqlx::query!(
             r#"/* find_session */
-            select s.api_key_id, k.name, k.role, s.expires_at
+            select s.api_key_id, k.name, k.role, k.scopes, s.expires_at
             from operator_sessions s join api_keys k using (api_key_id)
             where s.token_sha256 = $1 and s.expires_at > now() and k.revoked_at is null
               and (k.expires_at is null or k.expires_at > now())"#,
@@ -81,11 +81,9 @@ impl Store {
         .await
         .and_then(|row| {
             row.map(|row| {
-                let role = row.role.parse();
-                let role =
-                    role.map_err(|unknown: UnknownRole| sqlx::Error::Decode(unknown.into()))?;
+                let rights = Rights::stored(&row.role, row.scopes)?;
                 let (api_key_id, name, expires_at) = (row.api_key_id, row.name, row.expires_at);
-                Ok(Session { api_key_id, name, role, expires_at })
+                Ok(Session { api_key_id, name, rights, expires_at })
             })
             .transpose()
         })

@@ -204,6 +204,7 @@ async fn due_hosts(
             select b.host_id, null, null, null, 'host_never_reported', 'warning', h.enrolled_at
             from heartbeats b join hosts h using (host_id)
             where b.last_seen_at is null and h.enrolled_at < now() - interval '10 minutes'
+                and (h.lifecycle_changed_at < now() - interval '20 minutes' or h.lifecycle_changed_at <= h.enrolled_at)
             union all
             select b.host_id, b.last_seen_at, b.interval_ms,
                 coalesce(b.clock_offset_ms / -1000.0, extract(epoch from b.last_sampled_at - b.last_seen_at))::float8,

@@ -185,7 +185,7 @@ fn planted_breaks_are_found_and_additions_are_none() {
     let role = after(&|d| {
         d["paths"]["/v1/profiles"]["get"]["security"][0]["api_key"] = serde_json::json!(["admin"]);
     });
-    assert_eq!(role, ["gone: GET /v1/profiles is for viewer"]);
+    assert_eq!(role, ["gone: GET /v1/profiles is for fleet:read"]);
 
     let added = after(&|d| {
         let path = object(&mut d["paths"], "/v1/top");

@@ -32,9 +32,10 @@ const HOSTS: &str = r"
         ('stays, shut down', false, 'active', 90000, 86500, 86500, 'shutdown', 86500)
     ), made as (
         insert into hosts (host_id, host_name, kernel_release, host_arch, agent_version, enrollment_token_id,
-            lifecycle, ephemeral, enrolled_at)
+            lifecycle, ephemeral, enrolled_at, lifecycle_changed_at)
         select md5(name)::uuid, name, '6.1', 'x86_64', '0.1', token_id, lifecycle, ephemeral,
-            now() - enrolled * interval '1 s' from token, given
+            now() - enrolled * interval '1 s', now() - enrolled * interval '1 s'
+        from token, given
         returning host_id
     )
     insert into heartbeats (host_id, last_seen_at, contacted_at, last_sampled_at, deadline_at, interval_ms, goodbye, goodbye_at)

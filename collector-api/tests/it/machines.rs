@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use collector_api::auth::join_token::{self, TokenRequest};
 use collector_api::store::audit::Actor;
+use fleet_sim::eventually::eventually;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared_model::{EnrollResponse, JoinToken};
+use sqlx::Connection as _;
 use uuid::Uuid;
 
 use crate::certificates::Identity;
@@ -55,21 +57,27 @@ impl Hall {
         Identity { key, given }
     }
 
-    /// Enrols a machine; its host falls silent.
+    /// Enrols a machine, long ago; its host falls silent.
     async fn gone(&self, machine: Machine) -> Identity {
         let identity = self.enroll(&self.plain, machine).await;
-        self.set(identity.given.host_id, "deadline_at = now() - interval '1 s'").await;
+        self.set(identity.given.host_id, SILENT).await;
         identity
     }
 
     async fn set(&self, host_id: Uuid, what: &'static str) {
         let mut connection = self.fleet.database.connect().await.unwrap();
-        let update =
-            format!("update heartbeats set contacted_at = now(), {what} where host_id = $1");
+        let update = format!("update heartbeats set {what} where host_id = $1");
         let update = sqlx::query(sqlx::AssertSqlSafe(update)).bind(host_id);
         assert_eq!(update.execute(&mut connection).await.unwrap().rows_affected(), 1);
+        self.fleet.execute("update hosts set enrolled_at = now() - interval '1 hour'").await;
+        // Somebody watches the fleet.
+        self.fleet.execute(WATCHED).await;
     }
 }
+
+const WATCHED: &str =
+    "update alert_sweep set last_ok_at = now() + interval '1 min', deaf_since = null";
+const SILENT: &str = "contacted_at = now() - interval '11 min', deadline_at = now() - interval '9 min', goodbye = null";
 
 fn of((machine_id, firmware, name): Machine) -> (rcgen::KeyPair, Value) {
     let (key, mut body) = new_host(name);
@@ -108,26 +116,25 @@ async fn a_silent_host_is_its_machine_again_and_its_old_certificate_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_who_lives_and_nobody_else_is_taken_over() {
-    let lives = "deadline_at = now() + interval '1 min'";
-    let silent = "deadline_at = now() - interval '1 s'";
-    let stopped =
-        "deadline_at = now() + interval '1 min', goodbye = 'uninstall', goodbye_at = now()";
-    let restarts =
-        "deadline_at = now() + interval '1 min', goodbye = 'restart', goodbye_at = now()";
+    let lives = "contacted_at = now(), deadline_at = now() + interval '1 min'";
+    let missed = "contacted_at = now() - interval '9 min', deadline_at = now() - interval '7 min'";
+    let stopped = "contacted_at = now(), deadline_at = now() + interval '1 min', goodbye = 'uninstall', goodbye_at = now()";
+    let restarts = "contacted_at = now(), deadline_at = now() + interval '1 min', goodbye = 'restart', goodbye_at = now()";
     let without_firmware: Machine = (Some("m1"), None, "db-1");
     for (what, state, before, now, token, again) in [
         ("lives", lives, MACHINE, MACHINE, true, false),
         ("restarts", restarts, MACHINE, MACHINE, true, false),
-        ("silent", silent, MACHINE, MACHINE, true, true),
+        ("missed for a while", missed, MACHINE, MACHINE, true, false),
+        ("silent", SILENT, MACHINE, MACHINE, true, true),
         ("stopped", stopped, MACHINE, MACHINE, true, true),
-        ("another token", silent, MACHINE, MACHINE, false, false),
-        ("renamed", silent, MACHINE, (Some("m1"), Some("p1"), "new"), true, true),
-        ("new system", silent, MACHINE, (Some("m2"), Some("p1"), "db-1"), true, true),
-        ("another container", silent, MACHINE, (Some("m2"), Some("p1"), "web"), true, false),
-        ("copied image", silent, MACHINE, (Some("m1"), Some("p2"), "db-1"), true, false),
-        ("no firmware", silent, without_firmware, without_firmware, true, true),
-        ("firmware now", silent, without_firmware, MACHINE, true, true),
-        ("only the name", silent, (None, None, "db-1"), (None, None, "db-1"), true, false),
+        ("another token", SILENT, MACHINE, MACHINE, false, false),
+        ("renamed", SILENT, MACHINE, (Some("m1"), Some("p1"), "new"), true, true),
+        ("new system", SILENT, MACHINE, (Some("m2"), Some("p1"), "db-1"), true, true),
+        ("another container", SILENT, MACHINE, (Some("m2"), Some("p1"), "web"), true, false),
+        ("copied image", SILENT, MACHINE, (Some("m1"), Some("p2"), "db-1"), true, false),
+        ("no firmware", SILENT, without_firmware, without_firmware, true, true),
+        ("firmware now", SILENT, without_firmware, MACHINE, true, true),
+        ("only the name", SILENT, (None, None, "db-1"), (None, None, "db-1"), true, false),
     ] {
         let hall = Hall::open("machine-table", 0).await;
         let old = hall.gone(before).await;
@@ -136,7 +143,7 @@ async fn nobody_who_lives_and_nobody_else_is_taken_over() {
         let new = hall.enroll(token, now).await;
         assert_eq!(new.given.host_id == old.given.host_id, again, "{what}");
         let marked = "select count(*) from hosts where duplicate_machine_at is not null";
-        let expected = if state == lives || state == restarts { 2 } else { 0 };
+        let expected = if [lives, missed, restarts].contains(&state) { 2 } else { 0 };
         assert_eq!(hall.fleet.count(marked).await, expected, "{what}");
         let url = hall.server.agent_url("/v1/certificate");
         let in_force = old.client(&hall.fleet).get(url).send().await.unwrap().status().is_success();
@@ -149,9 +156,20 @@ async fn a_host_set_aside_stays_so_and_one_that_ended_does_not_return() {
     let hall = Hall::open("machine-lifecycle", 0).await;
     let aside = hall.gone(MACHINE).await.given.host_id;
     hall.fleet.execute("update hosts set lifecycle = 'quarantined'").await;
+    // Its agent asks every quarter of an hour.
+    assert_ne!(hall.enroll(&hall.same_machine, MACHINE).await.given.host_id, aside);
+    hall.fleet
+        .execute("update hosts set lifecycle = 'decommissioned' where lifecycle = 'active'")
+        .await;
+    hall.set(aside, "contacted_at = now() - interval '20 min'").await;
     assert_eq!(hall.enroll(&hall.same_machine, MACHINE).await.given.host_id, aside);
     let quarantined = "select count(*) from hosts where lifecycle = 'quarantined'";
     assert_eq!(hall.fleet.count(quarantined).await, 1);
+    hall.set(aside, SILENT).await;
+    hall.fleet
+        .execute("update hosts set lifecycle = 'pending' where lifecycle = 'quarantined'")
+        .await;
+    assert_ne!(hall.enroll(&hall.same_machine, MACHINE).await.given.host_id, aside);
     hall.fleet.execute("update hosts set lifecycle = 'decommissioned'").await;
     assert_ne!(hall.enroll(&hall.same_machine, MACHINE).await.given.host_id, aside);
 }
@@ -171,12 +189,14 @@ async fn a_machine_that_enrols_again_and_again_waits_and_others_do_not() {
     assert_eq!(refused.json::<Value>().await.unwrap()["code"], "too_many_requests");
     assert_eq!(hall.fleet.count("select count(*) from hosts").await, 3);
     assert_eq!(hall.fleet.count("select sum(uses)::bigint from enrollment_tokens").await, 3);
-    // Copies of its image, containers on it, and who knows neither id.
+    // Copies of its image, containers on it, and who does not know both ids.
     for other in [(Some("m1"), Some("p2"), "db-1"), (Some("m2"), Some("p1"), "db-1")] {
         hall.enroll(&hall.plain, other).await;
     }
-    for _ in 0..4 {
-        hall.enroll(&hall.plain, (None, None, "db-1")).await;
+    for unknown in [(None, None, "db-1"), (Some("m1"), None, "db-1")] {
+        for _ in 0..4 {
+            hall.enroll(&hall.plain, unknown).await;
+        }
     }
     // Operators hear of it, and its hour passes.
     let open =
@@ -196,15 +216,63 @@ async fn a_machine_that_enrols_again_and_again_waits_and_others_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_machine_asked_for_by_many_at_once_is_one_host() {
+async fn of_many_that_say_they_are_one_machine_the_first_is_it() {
     let hall = Hall::open("machine-at-once", 0).await;
     let old = hall.gone(MACHINE).await.given.host_id;
     let asked: Vec<_> = (0..8).map(|_| of(MACHINE)).collect();
     let at_once = asked.iter().map(|(_, body)| hall.ask(&hall.same_machine, body));
     let answers = futures_util::future::join_all(at_once).await;
-    for (status, answer) in &answers {
-        assert_eq!((*status, &answer["host_id"]), (StatusCode::CREATED, &json!(old)));
-    }
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::CREATED), "{answers:?}");
+    let again = answers.iter().filter(|(_, answer)| answer["host_id"] == json!(old)).count();
+    assert_eq!(again, 1, "nobody takes it from who has just got it");
     let active = "select count(*) from host_certificates where status = 'active'";
-    assert_eq!(hall.fleet.count(active).await, 1, "the last one is it");
+    assert_eq!(hall.fleet.count(active).await, 8);
+    let marked = "select count(*) from hosts where duplicate_machine_at is not null";
+    assert_eq!(hall.fleet.count(marked).await, 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_taken_over_while_nobody_watches_and_no_tombstone_returns() {
+    let hall = Hall::open("machine-outage", 0).await;
+    let old = hall.gone(MACHINE).await.given.host_id;
+    for outage in [
+        "update alert_sweep set last_ok_at = now() - interval '21 s'",
+        "update alert_sweep set last_ok_at = now() + interval '1 min', deaf_since = now()",
+    ] {
+        let known = "select count(*) from hosts";
+        let before = hall.fleet.count(known).await;
+        hall.fleet.execute(outage).await;
+        assert_ne!(hall.enroll(&hall.same_machine, MACHINE).await.given.host_id, old, "{outage}");
+        assert_eq!(hall.fleet.count(known).await, before + 1);
+        hall.fleet.execute("update hosts set lifecycle = 'decommissioned' where duplicate_machine_at is not null and enrolled_at > now() - interval '1 min'").await;
+    }
+    // An operator ends it between the look and the lock: the machine is a new host.
+    hall.fleet.execute(WATCHED).await;
+    let mut connection = hall.fleet.database.connect().await.unwrap();
+    let mut ending = connection.begin().await.unwrap();
+    sqlx::query("select from heartbeats where host_id = $1 for update")
+        .bind(old)
+        .execute(&mut *ending)
+        .await
+        .unwrap();
+    let (_, body) = of(MACHINE);
+    let enrolled = hall.ask(&hall.same_machine, &body);
+    let ended = async {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database()
+            and wait_event_type = 'Lock'";
+        eventually(Duration::from_secs(20), "the enrolment waits", async || {
+            anyhow::ensure!(hall.fleet.count(waiting).await > 0);
+            Ok::<_, anyhow::Error>(())
+        })
+        .await
+        .unwrap();
+        let end = "update hosts set lifecycle = 'decommissioned' where host_id = $1";
+        sqlx::query(end).bind(old).execute(&mut *ending).await.unwrap();
+        ending.commit().await.unwrap();
+    };
+    let ((status, answer), ()) = tokio::join!(enrolled, ended);
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    assert_ne!(answer["host_id"], json!(old));
+    let tombstone = "select count(*) from hosts where lifecycle = 'decommissioned'";
+    assert_eq!(hall.fleet.count(tombstone).await, 3, "it does not return");
 }

@@ -216,7 +216,7 @@ async fn hosts_that_never_reported_or_whose_clock_is_ahead_are_told() {
     alerting
         .execute(
             "update heartbeats set last_seen_at = null, deadline_at = null where host_id = (select host_id from hosts where host_name = 'host-1');
-             update hosts set enrolled_at = now() - interval '11 minutes';
+             update hosts set enrolled_at = now() - interval '11 minutes', lifecycle_changed_at = now() - interval '11 minutes';
              update heartbeats set last_sampled_at = now() + interval '1 hour' where host_id = (select host_id from hosts where host_name = 'host-2')",
         )
         .await;

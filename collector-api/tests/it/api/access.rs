@@ -1,6 +1,6 @@
 //! Who may ask what.
 
-use collector_api::auth::operator::{MintedApiKey, Role};
+use collector_api::auth::operator::{MintedApiKey, Role, Scope};
 use collector_api::document;
 use collector_api::store::audit::Actor;
 use fleet_sim::database::Engine;
@@ -34,8 +34,8 @@ async fn every_documented_route_keeps_to_its_role() {
         let document = serde_json::to_value(document::document()).unwrap();
         let mut asked = 0;
         for (method, path, operation) in operations(&document) {
-            let Some(roles) = operation["security"][0]["api_key"].as_array() else { continue };
-            let needed: Role = roles[0].as_str().unwrap().parse().unwrap();
+            let Some(scopes) = operation["security"][0]["api_key"].as_array() else { continue };
+            let needed: Scope = scopes[0].as_str().unwrap().parse().unwrap();
             let path = concrete(&path);
             let route = format!("{method} {path}");
             for authorization in [
@@ -58,7 +58,7 @@ async fn every_documented_route_keeps_to_its_role() {
             for role in ROLES {
                 // Without a body, so that nothing is changed by whoever is let in.
                 let (status, body) = api.send_as(role, &method, &path, None).await;
-                if role < needed {
+                if role < needed.least_role() {
                     assert_eq!(
                         (status.as_u16(), &body["code"]),
                         (403, &json!("forbidden")),

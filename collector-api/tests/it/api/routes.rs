@@ -1,13 +1,14 @@
 //! One row for every route that takes an API key: who may call it, and what it leaves in the audit.
 //!
-//! A new route has no row, and the tests say so. Add one to [`ROUTES`]: method, path, the least role,
+//! A new route has no row, and the tests say so. Add one to [`ROUTES`]: method, path, the scope,
 //! and for what changes something the body and the action that the audit must show, or why there is
 //! none. Where the change needs an object, [`prepare`] makes it and says its id.
 
 use std::collections::BTreeSet;
 
-use collector_api::auth::operator::Role;
+use collector_api::auth::operator::{MintedApiKey, Role, Scope};
 use collector_api::document;
+use collector_api::store::audit::Actor;
 use fleet_sim::database::Engine;
 use serde_json::{Value, json};
 
@@ -25,128 +26,167 @@ enum Effect {
 }
 
 use Effect::{Audited, Elsewhere, Reads};
-use Role::{Admin, Viewer};
+use Role::Admin;
+use Scope::{
+    AlertsWrite, ApiKeysWrite, AuditRead, CertificatesWrite, ChannelsWrite, ConfigurationWrite,
+    DataDelete, FleetRead, HostsWrite, TokensWrite,
+};
 
 /// Every route, in the order of the document.
-const ROUTES: &[(&str, &str, Role, Effect)] = &[
-    ("GET", "/v1/alerts", Viewer, Reads),
-    ("PUT", "/v1/alerts/{alert_id}/acknowledgement", Admin, Audited("", "alert.acknowledge")),
-    ("GET", "/v1/api-keys", Admin, Reads),
-    ("POST", "/v1/api-keys", Admin, Audited(r#"{"name":"n","role":"viewer"}"#, "api_key.create")),
-    ("DELETE", "/v1/api-keys/{api_key_id}", Admin, Audited("", "api_key.revoke")),
-    ("GET", "/v1/audit-events", Admin, Reads),
-    ("GET", "/v1/authorities", Viewer, Reads),
+const ROUTES: &[(&str, &str, Scope, Effect)] = &[
+    ("GET", "/v1/alerts", FleetRead, Reads),
+    ("PUT", "/v1/alerts/{alert_id}/acknowledgement", AlertsWrite, Audited("", "alert.acknowledge")),
+    ("GET", "/v1/api-keys", ApiKeysWrite, Reads),
+    (
+        "POST",
+        "/v1/api-keys",
+        ApiKeysWrite,
+        Audited(r#"{"name":"n","role":"viewer"}"#, "api_key.create"),
+    ),
+    ("DELETE", "/v1/api-keys/{api_key_id}", ApiKeysWrite, Audited("", "api_key.revoke")),
+    ("GET", "/v1/audit-events", AuditRead, Reads),
+    ("GET", "/v1/authorities", FleetRead, Reads),
     (
         "POST",
         "/v1/authorities/{purpose}/rotation",
-        Admin,
+        CertificatesWrite,
         Elsewhere("it/rotation.rs: needs the key"),
     ),
     (
         "PUT",
         "/v1/authorities/{purpose}/rotation",
-        Admin,
+        CertificatesWrite,
         Elsewhere("it/rotation.rs: needs a rotation"),
     ),
-    ("GET", "/v1/channels", Admin, Reads),
-    ("POST", "/v1/channels", Admin, Elsewhere("it/alerts/channels.rs: needs the key that seals")),
-    ("DELETE", "/v1/channels/{channel_id}", Admin, Audited("", "channel.delete")),
+    ("GET", "/v1/channels", ChannelsWrite, Reads),
+    (
+        "POST",
+        "/v1/channels",
+        ChannelsWrite,
+        Elsewhere("it/alerts/channels.rs: needs the key that seals"),
+    ),
+    ("DELETE", "/v1/channels/{channel_id}", ChannelsWrite, Audited("", "channel.delete")),
     (
         "POST",
         "/v1/channels/{channel_id}/test",
-        Admin,
+        ChannelsWrite,
         Elsewhere("it/alerts/channels.rs: needs the key that seals"),
     ),
-    ("GET", "/v1/compare", Viewer, Reads),
-    ("GET", "/v1/connections", Viewer, Reads),
-    ("GET", "/v1/enrollment-tokens", Admin, Reads),
+    ("GET", "/v1/compare", FleetRead, Reads),
+    ("GET", "/v1/connections", FleetRead, Reads),
+    ("GET", "/v1/enrollment-tokens", TokensWrite, Reads),
     (
         "POST",
         "/v1/enrollment-tokens",
-        Admin,
+        TokensWrite,
         Audited(r#"{"name":"n","max_uses":1}"#, "enrollment_token.create"),
     ),
-    ("DELETE", "/v1/enrollment-tokens/{token_id}", Admin, Audited("", "enrollment_token.revoke")),
-    ("GET", "/v1/exits", Viewer, Reads),
-    ("GET", "/v1/host-configurations", Viewer, Reads),
-    ("GET", "/v1/hosts", Viewer, Reads),
+    (
+        "DELETE",
+        "/v1/enrollment-tokens/{token_id}",
+        TokensWrite,
+        Audited("", "enrollment_token.revoke"),
+    ),
+    ("GET", "/v1/exits", FleetRead, Reads),
+    ("GET", "/v1/host-configurations", FleetRead, Reads),
+    ("GET", "/v1/hosts", FleetRead, Reads),
     (
         "POST",
         "/v1/hosts/bulk",
-        Admin,
+        HostsWrite,
         Audited(
             r#"{"selector":"!x","lifecycle":"quarantined","dry_run":false}"#,
             "host.quarantine",
         ),
     ),
-    ("GET", "/v1/hosts/{host}", Viewer, Reads),
-    ("GET", "/v1/hosts/{host}/certificates", Viewer, Reads),
-    ("DELETE", "/v1/hosts/{host}/certificates", Admin, Audited("", "host.revoke_certificates")),
-    ("DELETE", "/v1/hosts/{host}/clone-conflict", Admin, Audited("", "host.clear_clone_conflict")),
-    ("GET", "/v1/hosts/{host}/configuration", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}", FleetRead, Reads),
+    ("GET", "/v1/hosts/{host}/certificates", FleetRead, Reads),
+    (
+        "DELETE",
+        "/v1/hosts/{host}/certificates",
+        CertificatesWrite,
+        Audited("", "host.revoke_certificates"),
+    ),
+    (
+        "DELETE",
+        "/v1/hosts/{host}/clone-conflict",
+        HostsWrite,
+        Audited("", "host.clear_clone_conflict"),
+    ),
+    ("GET", "/v1/hosts/{host}/configuration", FleetRead, Reads),
     (
         "PUT",
         "/v1/hosts/{host}/configuration",
-        Admin,
+        ConfigurationWrite,
         Audited(r#"{"configuration":{"interval_ms":10000}}"#, "host.configure"),
     ),
-    ("DELETE", "/v1/hosts/{host}/configuration", Admin, Audited("", "host.configure")),
-    ("GET", "/v1/hosts/{host}/instances/{instance_id}/samples", Viewer, Reads),
-    ("GET", "/v1/hosts/{host}/labels", Viewer, Reads),
-    ("PUT", "/v1/hosts/{host}/labels", Admin, Audited(r#"{"labels":{"a":"b"}}"#, "host.label")),
+    ("DELETE", "/v1/hosts/{host}/configuration", ConfigurationWrite, Audited("", "host.configure")),
+    ("GET", "/v1/hosts/{host}/instances/{instance_id}/samples", FleetRead, Reads),
+    ("GET", "/v1/hosts/{host}/labels", FleetRead, Reads),
+    (
+        "PUT",
+        "/v1/hosts/{host}/labels",
+        HostsWrite,
+        Audited(r#"{"labels":{"a":"b"}}"#, "host.label"),
+    ),
     (
         "PUT",
         "/v1/hosts/{host}/lifecycle",
-        Admin,
+        HostsWrite,
         Audited(r#"{"lifecycle":"quarantined"}"#, "host.quarantine"),
     ),
-    ("GET", "/v1/hosts/{host}/processes", Viewer, Reads),
-    ("GET", "/v1/hosts/{host}/processes/{process_id}/samples", Viewer, Reads),
-    ("GET", "/v1/hosts/{host}/purge", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/processes", FleetRead, Reads),
+    ("GET", "/v1/hosts/{host}/processes/{process_id}/samples", FleetRead, Reads),
+    ("GET", "/v1/hosts/{host}/purge", FleetRead, Reads),
     (
         "POST",
         "/v1/hosts/{host}/purge",
-        Admin,
+        DataDelete,
         Elsewhere("it/purges.rs: needs a decommissioned host"),
     ),
-    ("GET", "/v1/hosts/{host}/samples", Viewer, Reads),
-    ("GET", "/v1/hosts/{host}/stack", Viewer, Reads),
-    ("GET", "/v1/instances", Viewer, Reads),
-    ("GET", "/v1/maintenance", Viewer, Reads),
-    ("GET", "/v1/processes", Viewer, Reads),
-    ("GET", "/v1/processes/{process_id}/runs", Viewer, Reads),
-    ("GET", "/v1/profiles", Viewer, Reads),
+    ("GET", "/v1/hosts/{host}/samples", FleetRead, Reads),
+    ("GET", "/v1/hosts/{host}/stack", FleetRead, Reads),
+    ("GET", "/v1/instances", FleetRead, Reads),
+    ("GET", "/v1/maintenance", FleetRead, Reads),
+    ("GET", "/v1/processes", FleetRead, Reads),
+    ("GET", "/v1/processes/{process_id}/runs", FleetRead, Reads),
+    ("GET", "/v1/profiles", FleetRead, Reads),
     (
         "POST",
         "/v1/profiles",
-        Admin,
+        ConfigurationWrite,
         Audited(r#"{"name":"n","configuration":{"profile":{"top":3}}}"#, "profile.create"),
     ),
-    ("POST", "/v1/profiles/preview", Viewer, Elsewhere("changes nothing: it/configuration.rs")),
-    ("GET", "/v1/profiles/{profile_id}", Viewer, Reads),
+    ("POST", "/v1/profiles/preview", FleetRead, Elsewhere("changes nothing: it/configuration.rs")),
+    ("GET", "/v1/profiles/{profile_id}", FleetRead, Reads),
     (
         "PUT",
         "/v1/profiles/{profile_id}",
-        Admin,
+        ConfigurationWrite,
         Audited(r#"{"name":"n","configuration":{}}"#, "profile.replace"),
     ),
-    ("DELETE", "/v1/profiles/{profile_id}", Admin, Audited("", "profile.delete")),
-    ("GET", "/v1/rules", Viewer, Reads),
-    ("POST", "/v1/rules", Admin, Audited(RULE, "rule.create")),
+    ("DELETE", "/v1/profiles/{profile_id}", ConfigurationWrite, Audited("", "profile.delete")),
+    ("GET", "/v1/rules", FleetRead, Reads),
+    ("POST", "/v1/rules", AlertsWrite, Audited(RULE, "rule.create")),
     (
         "POST",
         "/v1/rules/test",
-        Admin,
+        AlertsWrite,
         Elsewhere("changes nothing: asks the past; it/alerts/rules.rs"),
     ),
-    ("PUT", "/v1/rules/{rule_id}", Admin, Audited(RULE, "rule.replace")),
-    ("DELETE", "/v1/rules/{rule_id}", Admin, Audited("", "rule.delete")),
-    ("GET", "/v1/session", Viewer, Reads),
-    ("GET", "/v1/silences", Viewer, Reads),
-    ("POST", "/v1/silences", Admin, Elsewhere("it/alerts/silences.rs: needs an end after now")),
-    ("DELETE", "/v1/silences/{silence_id}", Admin, Audited("", "silence.end")),
-    ("GET", "/v1/sparklines", Viewer, Reads),
-    ("GET", "/v1/top", Viewer, Reads),
+    ("PUT", "/v1/rules/{rule_id}", AlertsWrite, Audited(RULE, "rule.replace")),
+    ("DELETE", "/v1/rules/{rule_id}", AlertsWrite, Audited("", "rule.delete")),
+    ("GET", "/v1/session", FleetRead, Reads),
+    ("GET", "/v1/silences", FleetRead, Reads),
+    (
+        "POST",
+        "/v1/silences",
+        AlertsWrite,
+        Elsewhere("it/alerts/silences.rs: needs an end after now"),
+    ),
+    ("DELETE", "/v1/silences/{silence_id}", AlertsWrite, Audited("", "silence.end")),
+    ("GET", "/v1/sparklines", FleetRead, Reads),
+    ("GET", "/v1/top", FleetRead, Reads),
 ];
 
 /// A rule.
@@ -234,16 +274,16 @@ fn every_route_has_a_row() {
     let document = serde_json::to_value(document::document()).unwrap();
     let mut documented = BTreeSet::new();
     for (method, path, operation) in operations(&document) {
-        let Some(roles) = operation["security"][0]["api_key"].as_array() else { continue };
-        let needed: Role = roles[0].as_str().unwrap().parse().unwrap();
+        let Some(scopes) = operation["security"][0]["api_key"].as_array() else { continue };
+        let needed: Scope = scopes[0].as_str().unwrap().parse().unwrap();
         let row = ROUTES.iter().find(|(m, p, ..)| (*m, *p) == (&*method, &*path));
-        let Some((.., role, effect)) = row else {
+        let Some((.., scope, effect)) = row else {
             panic!(
                 "{method} {path} has no row in ROUTES of collector-api/tests/it/api/routes.rs: \
                  say who may call it, and which audit action it leaves"
             );
         };
-        assert_eq!(*role, needed, "{method} {path}: the document says otherwise than the table");
+        assert_eq!(*scope, needed, "{method} {path}: the document says otherwise than the table");
         let reads = matches!(effect, Reads);
         assert_eq!(reads, method == "GET", "{method} {path}: what changes something leaves a row");
         documented.insert((method, path));
@@ -260,17 +300,67 @@ async fn events(api: &Api) -> Vec<Value> {
     page["items"].as_array().unwrap().clone()
 }
 
+/// Every route is asked with a key of every scope alone: all but one are refused before anything else is
+/// looked at. (The same with every role: `api/access.rs`.)
+#[tokio::test]
+async fn no_key_can_do_more_than_its_scopes() {
+    let api = Api::start(Engine::PostgreSql).await;
+    let mut keys = Vec::new();
+    for (n, scope) in (100..).zip(Scope::ALL) {
+        let name = scope.to_string();
+        let mut minted = MintedApiKey::from_random([n; 48], name, Admin, None);
+        minted.new.rights.scopes = Some(vec![scope]);
+        api.store.create_api_key(&minted.new, &Actor::cli()).await.unwrap();
+        keys.push((minted.to_paste(), scope));
+    }
+    for (method, path, needed, _) in ROUTES {
+        // Of nobody: what may, finds nothing; what may not, is not told so.
+        let target = filled(path, "00000000-0000-0000-0000-0000000000ff");
+        for (key, scope) in &keys {
+            let bearer = format!("Bearer {key}");
+            let (status, answer) = api.send(method, &target, Some(&bearer), None).await;
+            let refused = status == 403 && answer["code"] == "forbidden";
+            assert_eq!(refused, scope != needed, "{method} {path} with {scope}: {status} {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_made_for_what_it_is_for() {
+    let api = Api::start(Engine::PostgreSql).await;
+    for (role, scopes, wrong) in [
+        ("viewer", json!(["hosts:write"]), "the role viewer does not have the scope hosts:write"),
+        ("admin", json!([]), "at least one scope"),
+        ("admin", json!(["hosts:all"]), "unknown variant"),
+    ] {
+        let body = json!({ "name": "n", "role": role, "scopes": scopes });
+        let (status, answer) = api.send_as(Admin, "POST", "/v1/api-keys", Some(body)).await;
+        assert!(status.is_client_error() && answer.to_string().contains(wrong), "{answer}");
+    }
+    let body = json!({ "name": "n", "role": "operator", "scopes": ["alerts:write", "fleet:read"] });
+    let (status, made) = api.send_as(Admin, "POST", "/v1/api-keys", Some(body)).await;
+    assert_eq!((status.as_u16(), &made["scopes"]), (201, &json!(["alerts:write", "fleet:read"])));
+    let bearer = format!("Bearer {}", made["key"].as_str().unwrap());
+    let (_, session) = api.send("GET", "/v1/session", Some(&bearer), None).await;
+    assert_eq!(session["scopes"], json!(["fleet:read", "alerts:write"]));
+    let (_, listed) = api.send_as(Admin, "GET", "/v1/api-keys", None).await;
+    assert_eq!(
+        listed["items"].as_array().unwrap().iter().filter(|k| !k["scopes"].is_null()).count(),
+        1
+    );
+}
+
 /// Each change once: its row says who, what and which; a change that is refused leaves none.
 #[tokio::test]
 async fn every_change_leaves_its_row() {
-    for (method, path, _, effect) in ROUTES {
+    for (method, path, scope, effect) in ROUTES {
         let Audited(body, action) = effect else { continue };
         let api = Api::start(Engine::PostgreSql).await;
         let id = prepare(&api, path).await;
         let before = events(&api).await.len();
         let body = (!body.is_empty()).then(|| serde_json::from_str(body).unwrap());
         let target = filled(path, &id);
-        for role in [Role::Viewer, Role::Operator] {
+        for role in [Role::Viewer, Role::Operator].into_iter().filter(|r| *r < scope.least_role()) {
             let (status, _) = api.send_as(role, method, &target, body.clone()).await;
             assert_eq!(status, 403, "{method} {path} as {role}");
         }
@@ -344,7 +434,7 @@ async fn what_is_sent_twice_with_one_key_is_done_once() {
 #[tokio::test]
 async fn a_key_that_asks_too_often_is_told_when_to_come_back() {
     let api = Api::start(Engine::PostgreSql).await;
-    let bearer = format!("Bearer {}", api.key(Viewer));
+    let bearer = format!("Bearer {}", api.key(Role::Viewer));
     let headers = [("authorization", &*bearer)];
     // Refused for its role, and counted: more than the burst and what the bucket gains meanwhile.
     let mut refused = None;
