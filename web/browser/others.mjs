@@ -105,7 +105,8 @@ export async function a_host_is_approved_labelled_and_ended_from_the_keyboard(br
   await press("Decommission");
   await visitor.picture("hosts-decommission-dark");
   await page.getByRole("dialog").getByRole("button", { name: "Decommission" }).click();
-  await row.getByText("decommissioned").waitFor();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await row.locator(".life.decommissioned").waitFor();
   assert.equal(await row.getByRole("button").count(), 0);
   await visitor.leave();
 }
@@ -168,10 +169,10 @@ export async function a_rule_is_asked_what_it_would_have_told_and_kept(browser) 
   await visitor.accessible("rules");
   await page.getByRole("button", { name: "New rule" }).click();
   const form = page.getByRole("region", { name: "Rule", exact: true });
-  await form.getByLabel("Name").fill("busy hosts");
+  await form.getByLabel("Name", { exact: true }).fill("busy hosts");
   await form.getByLabel("Metric").selectOption("host.cpu_ratio");
-  await form.getByLabel("Threshold").fill("0.001");
-  await form.getByLabel("For seconds").fill("0");
+  await form.getByLabel("Threshold", { exact: true }).fill("0.001");
+  await form.getByLabel("For seconds", { exact: true }).fill("0");
   await form.getByRole("button", { name: "What would it have told?" }).click();
   await form.getByText(/alerts in the past day/).waitFor();
   await visitor.accessible("rule form");
