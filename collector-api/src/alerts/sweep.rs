@@ -9,8 +9,10 @@ use crate::error::Chain;
 use crate::metrics::{ALERTS_OPENED, ALERTS_RESOLVED, SWEEP_FAILURES, SWEEP_SECONDS};
 use crate::store::Store;
 
-/// Pause between rounds: of "3 intervals and 20 s" it leaves one second for the sweep itself.
+/// Time from the begin of a round to that of the next: of "3 intervals and 20 s" it leaves one second.
 const ROUND: Duration = Duration::from_secs(4);
+/// Shortest pause between two, however long the first one took.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until `stop`.
 pub async fn run(store: Store, stop: CancellationToken) {
@@ -35,7 +37,7 @@ pub async fn run(store: Store, stop: CancellationToken) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(ROUND) => {}
+            () = tokio::time::sleep(ROUND.saturating_sub(begun.elapsed()).max(LEAST_PAUSE)) => {}
             () = stop.cancelled() => break,
         }
     }
