@@ -43,3 +43,9 @@ create index notifications_silence_id on notifications (silence_id) where silenc
 create index alerts_resolved_at on alerts (resolved_at) where resolved_at is not null;
 create index alerts_renotify_at on alerts (renotify_at) where resolved_at is null and renotify_at is not null;
 create index notifications_channel_id on notifications (channel_id);
+
+-- For dashboards: what was wrong, from when to when. Null: not over.
+create view procfleet_alerts as
+    select a.alert_id, a.host_id, h.host_name, a.rule, a.severity, a.state, a.began_at, a.fired_at, a.resolved_at,
+           a.detail->>'object' as object
+    from alerts a left join hosts h using (host_id);

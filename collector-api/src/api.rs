@@ -25,6 +25,7 @@ pub mod maintenance;
 pub mod params;
 pub mod processes;
 pub mod profiles;
+pub mod replicas;
 pub mod rules;
 pub mod runs;
 pub mod samples;
@@ -108,6 +109,7 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(sparklines::routes())
         .merge(instances::routes())
         .merge(maintenance::routes())
+        .merge(replicas::routes())
         .merge(alerts::routes())
         .merge(channels::routes())
         .merge(rules::routes())

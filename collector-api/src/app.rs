@@ -5,6 +5,7 @@
 //! fails before the doors are open ends the process with a sentence that says what to do.
 
 pub mod keeper;
+mod presence;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,6 +17,7 @@ use axum::{Extension, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use time::OffsetDateTime;
 use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
 
 use crate::alerts::sender::Sender;
 use crate::alerts::{delivery, ping, rules, sweep};
@@ -24,7 +26,7 @@ use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
 use crate::authority::live::LiveAuthorities;
 use crate::authority::{self, AuthorityError};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, host_name};
 use crate::configuration::agents::{self, ConfigurationState};
 use crate::configuration::live::LiveConfigurations;
 use crate::document;
@@ -39,6 +41,7 @@ use crate::ingest::{self, IngestState, ReportWriter};
 use crate::lifecycle::Lifecycle;
 use crate::maintenance;
 use crate::store::migrate::SchemaError;
+use crate::store::replicas::Myself;
 use crate::store::{Store, StoreError};
 use crate::web;
 use keeper::{AuthorityKeeper, LoadError};
@@ -191,16 +194,32 @@ pub async fn start(
     addresses.proxied = proxied;
     lifecycle.spawn("authorities", keeper.run(lifecycle.stop.clone()));
     lifecycle.spawn("metrics", upkeep(metrics, lifecycle.clone()));
-    spawn_work(config, &store, sender, lifecycle);
+    spawn_work(config, &store, (sender, myself(&addresses)), lifecycle);
     lifecycle.spawn("agent_door", agent_door.run(lifecycle.clone()));
     lifecycle.spawn("operator_door", operator_door.run(lifecycle.clone()));
     tracing::info!(agent = %addresses.agent, operator = %addresses.operator, "listening");
     Ok(addresses)
 }
 
+/// What this server says of itself.
+fn myself(addresses: &Addresses) -> Myself {
+    Myself {
+        replica_id: Uuid::new_v4(),
+        host_name: host_name(),
+        version: env!("CARGO_PKG_VERSION"),
+        operator_door: addresses.operator.to_string(),
+    }
+}
+
 /// What every replica does unasked.
-fn spawn_work(config: &Config, store: &Store, sender: Sender, lifecycle: &Lifecycle) {
+fn spawn_work(
+    config: &Config,
+    store: &Store,
+    (sender, me): (Sender, Myself),
+    lifecycle: &Lifecycle,
+) {
     let stop = || lifecycle.stop.clone();
+    lifecycle.spawn("presence", presence::run(store.clone(), me, stop()));
     if let Some(url) = config.alerts.ping_url.clone() {
         lifecycle.spawn("alerts_ping", ping::run(store.clone(), sender.clone(), url, stop()));
     }

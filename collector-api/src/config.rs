@@ -284,12 +284,17 @@ impl Default for Enrollment {
     }
 }
 
-fn default_names() -> Vec<String> {
+/// What the kernel calls this machine; empty: unknown.
+pub fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
+    host.trim().to_owned()
+}
+
+fn default_names() -> Vec<String> {
+    let host = host_name();
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".into(), "::1".into()];
     if !host.is_empty() && host != "localhost" {
-        names.insert(0, host.to_owned());
+        names.insert(0, host);
     }
     names
 }

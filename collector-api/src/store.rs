@@ -40,6 +40,7 @@ pub mod progress;
 pub mod purges;
 pub mod question;
 pub mod records;
+pub mod replicas;
 pub mod reports;
 pub mod rollups;
 pub mod rules;

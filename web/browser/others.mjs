@@ -66,7 +66,8 @@ export async function every_state_of_a_host_is_told(browser) {
     assert.ok((await row.locator(".life").innerText()).startsWith(words), `${state}: ${await row.innerText()}`);
   }
   assert.match(await page.getByRole("row", { name: "state-stopped" }).innerText(), /ephemeral/);
-  assert.equal(await page.getByRole("row", { name: "state-decommissioned" }).getByRole("button").count(), 0, "a tombstone");
+  const tombstone = await page.getByRole("row", { name: "state-decommissioned" }).getByRole("button").allInnerTexts();
+  assert.deepEqual(tombstone, ["Delete data"], "a tombstone");
   await visitor.accessible("hosts, every state");
   await visitor.picture("hosts-states-dark");
   await page.emulateMedia({ colorScheme: "light" });
@@ -107,7 +108,14 @@ export async function a_host_is_approved_labelled_and_ended_from_the_keyboard(br
   await page.getByRole("dialog").getByRole("button", { name: "Decommission" }).click();
   await page.getByRole("dialog").waitFor({ state: "detached" });
   await row.locator(".life.decommissioned").waitFor();
-  assert.equal(await row.getByRole("button").count(), 0);
+  // No purge was asked for yet: the question after it is not found.
+  visitor.expected.push("status of 404");
+  await press("Delete data");
+  await visitor.picture("hosts-purge-dark");
+  await page.getByRole("dialog").getByRole("button", { name: "Delete data" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await press("Delete data");
+  await page.getByRole("dialog").getByText(/Asked for:/).waitFor();
   await visitor.leave();
 }
 
@@ -128,6 +136,38 @@ export async function many_hosts_change_after_they_were_shown(browser) {
   await bulk.getByRole("button", { name: `Change ${changed} hosts` }).click();
   await bulk.getByText(`${changed} of ${matched} hosts changed.`).waitFor();
   await page.getByRole("row", { name: "marked=yes" }).first().waitFor();
+  await visitor.leave();
+}
+
+export async function a_profile_is_tried_before_it_is_kept(browser) {
+  const visitor = await visit(browser, "/hosts?labels=state");
+  const { page } = visitor;
+  await page.getByRole("button", { name: "New profile" }).click();
+  const form = page.getByRole("region", { name: "Profile", exact: true });
+  await form.getByLabel("Name", { exact: true }).fill("tried");
+  await form.getByLabel("Label selector").fill("state=up");
+  await form.getByLabel("Configuration").fill("{");
+  await form.getByRole("button", { name: "Save" }).click();
+  await form.getByText(/no JSON/).waitFor();
+  await form.getByLabel("Configuration").fill('{"profile": {"top": 33}}');
+  await form.getByRole("button", { name: "Show what would change" }).click();
+  await form.getByText(/^1 of .* hosts would change/).waitFor();
+  await form.getByText(/profile.top: .* → 33/).waitFor();
+  await visitor.accessible("a profile");
+  await form.scrollIntoViewIfNeeded();
+  await visitor.picture("hosts-profile-dark");
+  await form.getByRole("button", { name: "Save" }).click();
+  const row = page.getByRole("row", { name: /tried/ });
+  await row.getByText("state=up").waitFor();
+  await row.getByRole("button", { name: "Edit" }).click();
+  visitor.expected.push("status of 4");
+  await form.getByLabel("Configuration").fill('{"profile": {"top": -1}}');
+  await form.getByRole("button", { name: "Save" }).click();
+  await form.getByRole("alert").waitFor();
+  await form.getByRole("button", { name: "Cancel" }).click();
+  await row.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await row.waitFor({ state: "detached" });
   await visitor.leave();
 }
 
@@ -228,6 +268,7 @@ export async function the_server_tells_of_itself(browser) {
   const visitor = await visit(browser, "/server", given.viewerKey);
   const { page } = visitor;
   await page.getByRole("region", { name: "Maintenance steps" }).waitFor();
+  await page.getByRole("region", { name: "Servers" }).first().getByText("up", { exact: true }).waitFor();
   await visitor.settled();
   await visitor.picture("server-dark");
   await visitor.accessible("server");

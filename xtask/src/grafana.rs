@@ -148,11 +148,33 @@ fn model(dashboard: &Dashboard) -> Value {
         "time": { "from": dashboard.from, "to": "now" },
         "timepicker": {},
         "fiscalYearStartMonth": 0,
-        "annotations": { "list": [] },
+        "annotations": { "list": annotations(dashboard) },
         "links": links(dashboard),
         "templating": { "list": variables },
         "panels": panels(dashboard),
     })
+}
+
+/// Alerts, from when they began to when they were over: of the host, or of the fleet.
+fn annotations(dashboard: &Dashboard) -> Value {
+    let of = match dashboard.uid {
+        "host" => "host_id = {host} and ",
+        "fleet" => "",
+        _ => return json!([]),
+    };
+    let sql = format!(
+        "select began_at as \"time\", coalesce(resolved_at, now()) as \"timeend\",
+            concat_ws(' ', host_name, rule, object) as \"text\", severity as \"tags\"
+        from procfleet_alerts
+        where {of}began_at <= $__timeTo()::timestamptz and coalesce(resolved_at, now()) >= $__timeFrom()::timestamptz
+        order by 1 desc limit 200"
+    );
+    json!([{
+        "name": "Alerts", "enable": true, "hide": false, "iconColor": "red", "datasource": datasource(),
+        "target": {
+            "refId": "Anno", "format": "table", "editorMode": "code", "rawQuery": true, "rawSql": expand(&sql),
+        },
+    }])
 }
 
 /// To the other dashboards, with the same window; and to the same view of the built-in page.

@@ -31,6 +31,10 @@ async fn every_panel_answers_in_the_shape_it_is_drawn_from() {
 async fn every_panel(engine: Engine) {
     let filled = fill::fill(engine).await;
     let mut reader = filled.database.connect().await.unwrap();
+    let alerts = "insert into alerts (alert_id, fingerprint, rule, severity, host_id, began_at)
+         select gen_random_uuid(), host_id::text, 'cpu busy', 'warning', host_id, $1 from hosts";
+    let began_at = filled.until - Duration::minutes(5);
+    sqlx::query(alerts).bind(began_at).execute(&mut reader).await.unwrap();
     sqlx::raw_sql("set role procfleet_reader; set default_transaction_read_only = on")
         .execute(&mut reader)
         .await
@@ -45,8 +49,25 @@ async fn every_panel(engine: Engine) {
                     format!("{engine:?}, {length}: {} / {}", dashboard["title"], panel["title"]);
                 check(&mut reader, panel, &chosen, &what).await;
             }
+            for annotation in list(&dashboard["annotations"]["list"]) {
+                let what = format!("{engine:?}, {length}: {} / annotation", dashboard["title"]);
+                annotates(&mut reader, annotation, &chosen, &what).await;
+            }
         }
     }
+}
+
+/// The columns that Grafana reads annotations from.
+async fn annotates(reader: &mut PgConnection, annotation: &Value, chosen: &Chosen, what: &str) {
+    let sql = chosen.expand(text(&annotation["target"]["rawSql"])).unwrap();
+    let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(&mut *reader).await;
+    let rows = rows.unwrap_or_else(|error| panic!("{what}: {error}\n{sql}"));
+    assert!(!rows.is_empty(), "{what} has no rows\n{sql}");
+    let columns: Vec<(&str, &str)> =
+        rows[0].columns().iter().map(|c| (c.name(), c.type_info().name())).collect();
+    let expected =
+        [("time", "TIMESTAMPTZ"), ("timeend", "TIMESTAMPTZ"), ("text", "TEXT"), ("tags", "TEXT")];
+    assert_eq!(columns, expected, "{what}");
 }
 
 async fn check(reader: &mut PgConnection, panel: &Value, chosen: &Chosen, what: &str) {

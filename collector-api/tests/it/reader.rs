@@ -5,8 +5,13 @@ use fleet_sim::database::{Engine, TestDatabase};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 /// Every relation it may select from.
-const VIEWS: &[&str] =
-    &["procfleet_hosts", "procfleet_maintenance", "procfleet_rejects", "procfleet_storage"];
+const VIEWS: &[&str] = &[
+    "procfleet_alerts",
+    "procfleet_hosts",
+    "procfleet_maintenance",
+    "procfleet_rejects",
+    "procfleet_storage",
+];
 
 /// Every function of the schema it may call; each runs with its owner's rights.
 const FUNCTIONS: &[&str] = &[

@@ -14,6 +14,7 @@ import { whole } from "../units";
 import { Bulk } from "./hosts/bulk";
 import { Enrol } from "./hosts/enrol";
 import { HostList } from "./hosts/list";
+import { Profiles } from "./hosts/profiles";
 
 type Token = Schemas["Page_EnrollmentToken"]["items"][number];
 
@@ -65,6 +66,7 @@ export function HostsView(): VNode {
       <div class="bar"><h1>{t("menu.hosts")}</h1></div>
       <HostList changes={changes} />
       {may("hosts:write") && <Bulk made={() => changed(changes + 1)} />}
+      <Profiles />
       {may("tokens:write") ? <><Enrol made={() => made(fresh + 1)} /><Tokens fresh={fresh} /></> : <Empty>{t("hosts.admin")}</Empty>}
     </div>
   );

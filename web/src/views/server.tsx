@@ -6,7 +6,7 @@ import { Shown } from "../components/states";
 import { Table, type Column } from "../components/table";
 import { Inert } from "../inert";
 import { session } from "../session";
-import { t } from "../texts";
+import { t, type Key } from "../texts";
 import { clock, date } from "../time";
 import { bytes, span, whole } from "../units";
 import { Ingest } from "./server/ingest";
@@ -52,6 +52,30 @@ function tables(): Column<Size>[] {
   ];
 }
 
+type Replica = Schemas["Replica"];
+const STATES: Record<string, Key> = { up: "replica.up", silent: "replica.silent", stopped: "replica.stopped" };
+
+function replicas(): Column<Replica>[] {
+  return [
+    { id: "host", title: t("column.host"), wide: true, cell: (row) => <Inert text={row.host_name} /> },
+    { id: "state", title: t("column.state"), cell: (row) => <span class={row.state === "up" ? "tag new" : row.state === "silent" ? "tag gone" : "tag"}>{t(STATES[row.state] ?? "replica.stopped")}</span> },
+    { id: "version", title: t("server.version"), cell: (row) => row.version },
+    { id: "door", title: t("replica.door"), cell: (row) => row.operator_door },
+    { id: "started", title: t("replica.started"), number: true, cell: (row) => date(row.started_at) },
+    { id: "seen", title: t("replica.seen"), number: true, cell: (row) => clock(row.seen_at) },
+  ];
+}
+
+function Replicas(): VNode {
+  const asked = useAsked<Schemas["Page_Replica"]>("/v1/replicas");
+  return (
+    <section class="panel tables" aria-label={t("replica.title")}>
+      <h2>{t("replica.title")}</h2>
+      <Shown of={asked}>{({ items }) => <Table label={t("replica.title")} columns={replicas()} rows={items} id={(row) => row.replica_id} />}</Shown>
+    </section>
+  );
+}
+
 export function ServerView(): VNode {
   const asked = useAsked<Progress>("/v1/maintenance");
   return (
@@ -62,6 +86,7 @@ export function ServerView(): VNode {
           <>
             <Facts progress={progress} />
             <Ingest />
+            <Replicas />
             <section class="panel tables"><h2>{t("server.steps")}</h2><Table label={t("server.steps")} columns={steps()} rows={progress.steps} id={(row) => row.step} /></section>
             <section class="panel tables"><h2>{t("server.tables")}</h2><Table label={t("server.tables")} columns={tables()} rows={progress.tables} id={(row) => row.table} /></section>
           </>

@@ -7,7 +7,7 @@
 do $$
 declare
     views constant text[] := array[
-        'procfleet_hosts', 'procfleet_maintenance', 'procfleet_storage', 'procfleet_rejects'
+        'procfleet_hosts', 'procfleet_alerts', 'procfleet_maintenance', 'procfleet_storage', 'procfleet_rejects'
     ];
     functions constant text[] := array[
         'procfleet_hosts_with', 'procfleet_top', 'procfleet_compare', 'procfleet_host_totals',

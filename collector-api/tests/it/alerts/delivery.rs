@@ -150,13 +150,14 @@ async fn three_replicas_that_die_lose_nothing_and_repeat_at_most_what_died() {
     alerting.resolve(&before).await;
     eventually(Duration::from_mins(1), "all is told", async || {
         // What the dead held is free again once their leases ran out; the living hold theirs for milliseconds.
+        // Two transactions: the replicas lock channels first.
         alerting
             .execute(
                 "update notifications set lease_until = now() - interval '1 s'
-                 where state = 'sending' and lease_until < now() + interval '57 s';
-                 update channels set budget = 600, budget_at = now()",
+                 where state = 'sending' and lease_until < now() + interval '57 s'",
             )
             .await;
+        alerting.execute("update channels set budget = 600, budget_at = now()").await;
         let open = "select count(*) from notifications where state in ('queued', 'sending')";
         let open = alerting.count(open).await;
         (open == 0).then_some(()).ok_or(open)

@@ -166,6 +166,7 @@ const ROUTES: &[(&str, &str, Scope, Effect)] = &[
         Audited(r#"{"name":"n","configuration":{}}"#, "profile.replace"),
     ),
     ("DELETE", "/v1/profiles/{profile_id}", ConfigurationWrite, Audited("", "profile.delete")),
+    ("GET", "/v1/replicas", FleetRead, Reads),
     ("GET", "/v1/rules", FleetRead, Reads),
     ("POST", "/v1/rules", AlertsWrite, Audited(RULE, "rule.create")),
     (

@@ -30,7 +30,7 @@ const RULES: Record<string, Key> = {
 
 export function Severity({ of }: { of: string }): VNode {
   const text = SEVERITIES[of];
-  return <span class={`tag ${of === "critical" ? "gone" : ""}`}>{text ? t(text) : of}</span>;
+  return <span class={of === "critical" ? "tag gone" : of === "warning" ? "tag warn" : "tag"}>{text ? t(text) : of}</span>;
 }
 
 function Found({ alert }: { alert: Alert }): VNode {

@@ -26,7 +26,7 @@ function columns(begin: (doing: Doing) => void): Column<Rule>[] {
         {row.selector !== "" && <span class="label"><Inert text={row.selector} /></span>}
       </>
     ) },
-    { id: "for", title: t("rules.for"), number: true, cell: (row) => span(row.for_s * 1000) },
+    { id: "for", title: t("rules.for"), number: true, cell: (row) => row.for_s === 0 ? "–" : span(row.for_s * 1000) },
     { id: "state", title: t("column.state"), cell: (row) => <><span class={row.enabled ? "tag new" : "tag"}>{t(row.enabled ? "rules.enabled" : "rules.disabled")}</span> {row.built_in && <span class="tag">{t("rules.builtIn")}</span>}</> },
   ];
   if (may("alerts:write")) {

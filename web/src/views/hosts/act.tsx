@@ -2,15 +2,19 @@
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { ask, hostPath, read, Refusal, type Schemas } from "../../api/client";
-import { useLoaded } from "../../api/use";
+import { useAsked, useLoaded } from "../../api/use";
 import { Shown } from "../../components/states";
 import { plain } from "../../inert";
+import { may } from "../../session";
 import { t, type Key } from "../../texts";
+import { whole } from "../../units";
 import { Dialog } from "./dialog";
 import { labelsIn } from "./labels";
 
 type Host = Schemas["HostSummary"];
-export type Act = "approve" | "release" | "quarantine" | "decommission" | "labels";
+export type Act = "approve" | "release" | "quarantine" | "decommission" | "labels" | "purge";
+
+type LifecycleAct = Exclude<Act, "labels" | "purge">;
 
 interface Change {
   text: Key;
@@ -18,7 +22,7 @@ interface Change {
   hint: Key;
   to: Schemas["Lifecycle"];
 }
-const CHANGES: Record<Exclude<Act, "labels">, Change> = {
+const CHANGES: Record<LifecycleAct, Change> = {
   approve: { text: "act.approve", title: "act.approveOf", hint: "act.activeHint", to: "active" },
   release: { text: "act.release", title: "act.releaseOf", hint: "act.activeHint", to: "active" },
   quarantine: { text: "act.quarantine", title: "act.quarantineOf", hint: "act.quarantineHint", to: "quarantined" },
@@ -26,7 +30,7 @@ const CHANGES: Record<Exclude<Act, "labels">, Change> = {
 };
 
 /** What can be done to a host in its state; a tombstone stays one. */
-function actsOn(host: Host): Exclude<Act, "labels">[] {
+function actsOn(host: Host): LifecycleAct[] {
   switch (host.lifecycle) {
     case "pending": return ["approve", "decommission"];
     case "active": return ["quarantine", "decommission"];
@@ -41,6 +45,7 @@ export function Actions({ host, begin }: { host: Host; begin: (act: Act) => void
     <span class="actions">
       {actsOn(host).map((act) => <button key={act} type="button" class={act === "decommission" ? "danger" : ""} aria-label={`${t(CHANGES[act].text)}: ${name}`} onClick={() => begin(act)}>{t(CHANGES[act].text)}</button>)}
       {host.lifecycle !== "decommissioned" && <button type="button" aria-label={`${t("act.labels")}: ${name}`} onClick={() => begin("labels")}>{t("act.labels")}</button>}
+      {host.lifecycle === "decommissioned" && may("data:delete") && <button type="button" class="danger" aria-label={`${t("act.purge")}: ${name}`} onClick={() => begin("purge")}>{t("act.purge")}</button>}
     </span>
   );
 }
@@ -51,7 +56,7 @@ interface Props {
   close: () => void;
 }
 
-function Lifecycle({ host, act, close }: Props & { act: Exclude<Act, "labels"> }): VNode {
+function Lifecycle({ host, act, close }: Props & { act: LifecycleAct }): VNode {
   const [reason, say] = useState("");
   const { title, text, hint, to } = CHANGES[act];
   const done = (): Promise<unknown> => ask(hostPath(host.host_id, "/lifecycle"), { method: "PUT", body: { lifecycle: to, reason: reason.trim() || null } });
@@ -92,6 +97,26 @@ function Labels({ host, close }: Props): VNode {
   return <Shown of={asked}>{(of) => <Editor host={host} of={of} close={close} />}</Shown>;
 }
 
+/** How far the deletion is, if it was asked for. */
+function Progress({ host }: { host: Host }): VNode | null {
+  const asked = useAsked<Schemas["HostPurge"]>(hostPath(host.host_id, "/purge"));
+  if (asked.data === null) return null;
+  const { state, steps_done: done, steps_total: all, rows_removed: rows } = asked.data;
+  return <p role="status">{t("purge.progress", { state, done: whole(done), all: whole(all), rows: whole(rows) })}</p>;
+}
+
+function Purge({ host, close }: Props): VNode {
+  const done = (): Promise<unknown> => ask(hostPath(host.host_id, "/purge"), { method: "POST" });
+  return (
+    <Dialog title={t("act.purgeOf", { host: plain(host.host_name) })} submit={t("act.purge")} danger done={done} close={close}>
+      <p>{t("act.purgeHint")}</p>
+      <Progress host={host} />
+    </Dialog>
+  );
+}
+
 export function Acting({ host, act, close }: Props & { act: Act }): VNode {
-  return act === "labels" ? <Labels host={host} close={close} /> : <Lifecycle host={host} act={act} close={close} />;
+  if (act === "labels") return <Labels host={host} close={close} />;
+  if (act === "purge") return <Purge host={host} close={close} />;
+  return <Lifecycle host={host} act={act} close={close} />;
 }
