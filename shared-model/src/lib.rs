@@ -31,6 +31,7 @@ pub mod host;
 pub mod limits;
 pub mod problem;
 pub mod process;
+pub mod release;
 pub mod report;
 pub mod validate;
 
