@@ -1,6 +1,6 @@
 //! The command line of `procfleet-agent`. Secrets are never arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -13,7 +13,7 @@ use crate::once::{Format, parse_interval};
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not enrolled, 78 configuration not usable.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "procfleet-agent", version, arg_required_else_help = true)]
 pub struct Cli {
     /// Configuration file [default: /etc/procfleet/agent.toml if it exists]
     #[arg(long, global = true, value_name = "FILE")]
@@ -69,13 +69,48 @@ pub enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+    /// Writes the manual's pages, for those who make packages
+    #[command(hide = true)]
+    Man {
+        /// Where to; exists
+        directory: PathBuf,
+    },
 }
 
-/// The script of [`Command::Completions`].
-pub fn completions(shell: Shell) -> String {
+impl Command {
+    /// What the commands print that are about the command line itself: they need no configuration.
+    pub fn document(&self) -> Option<std::io::Result<String>> {
+        match self {
+            Self::Completions { shell } => Some(Ok(completions(*shell))),
+            Self::Man { directory } => Some(man(directory)),
+            _ => None,
+        }
+    }
+}
+
+fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "procfleet-agent", &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+/// One page for the program and one for each of its commands, of section 8.
+fn man(directory: &Path) -> std::io::Result<String> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    write_page(&command, directory)?;
+    Ok(format!("written to {}", directory.display()))
+}
+
+fn write_page(command: &clap::Command, directory: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_page(below, directory)?;
+    }
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+    let page = clap_mangen::Man::new(command.clone()).section("8").manual("Procfleet");
+    let mut text = Vec::new();
+    page.title(name.to_uppercase()).render(&mut text)?;
+    std::fs::write(directory.join(format!("{name}.8")), text)
 }
 
 /// What to do with the configuration.

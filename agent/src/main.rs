@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use agent::agent::run::{RunError, run, say_goodbye};
 use agent::agent::start::{self, StartError};
-use agent::cli::{Cli, Command, ConfigCommand, completions};
+use agent::cli::{Cli, Command, ConfigCommand};
 use agent::config::layers::Local;
 use agent::config::{Config, ConfigError};
 use agent::enroll::Enrolled;
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: &Cli) -> anyhow::Result<()> {
-    if let Command::Completions { shell } = &cli.command {
-        return say(completions(*shell).trim_end());
+    if let Some(text) = cli.command.document() {
+        return say(text?.trim_end());
     }
     let local = Local::load(cli.config.as_deref())?;
     let config = local.with(None)?.config;
@@ -61,8 +61,8 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Config(ConfigCommand::Show { effective, format }) => {
             say(show(&local, *effective, *format)?.trim_end())?;
         }
-        // Needs no configuration: printed above.
-        Command::Completions { .. } => {}
+        // Need no configuration: printed above.
+        Command::Completions { .. } | Command::Man { .. } => {}
     }
     Ok(())
 }

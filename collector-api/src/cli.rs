@@ -13,6 +13,7 @@ pub mod client;
 pub mod doctor;
 pub mod door;
 pub mod hosts;
+pub mod manual;
 pub mod output;
 pub mod profiles;
 pub mod table;
@@ -22,7 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use time::OffsetDateTime;
 
@@ -142,6 +143,12 @@ pub enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+    /// Write the manual's pages, for those who make packages.
+    #[command(hide = true)]
+    Man {
+        /// Where to; exists.
+        directory: PathBuf,
+    },
 }
 
 impl Cli {
@@ -179,12 +186,8 @@ impl Cli {
                 doctor::run(config(), output, OffsetDateTime::now_utc).await
             }
             Command::Openapi => table::print(&document::yaml()),
-            Command::Completions { shell } => {
-                let mut script = Vec::new();
-                let name = "procfleet-server";
-                clap_complete::generate(shell, &mut Self::command(), name, &mut script);
-                table::print(&String::from_utf8_lossy(&script))
-            }
+            Command::Completions { shell } => manual::complete(shell),
+            Command::Man { directory } => manual::man(&directory),
             Command::Serve { migrate, init } => {
                 serve(&config()?, app::Prepare { migrate, init }).await
             }

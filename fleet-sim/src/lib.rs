@@ -35,6 +35,7 @@ pub mod provider;
 pub mod proxy;
 pub mod random;
 pub mod replica_kills;
+pub mod rootfs;
 pub mod server;
 pub mod simulated;
 pub mod spooled;

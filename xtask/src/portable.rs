@@ -31,6 +31,12 @@ const LIBRARIES: [&str; 7] = [
 ];
 
 pub(crate) fn run(project: &Project) -> Result<ExitCode> {
+    make(project)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds and checks; returns the program.
+pub(crate) fn make(project: &Project) -> Result<PathBuf> {
     project.prepare()?;
     apt::ensure_clang()?;
     let tools = install(project)?;
@@ -46,7 +52,7 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
         GLIBC.0,
         GLIBC.1
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(binary)
 }
 
 /// Installs the wheels where they are missing; returns where.
@@ -103,7 +109,7 @@ fn check(binary: &Path) -> Result<()> {
 }
 
 /// Every `GLIBC_a.b` that `readelf --version-info` shows, ascending.
-fn needed_versions(text: &str) -> Vec<(u32, u32)> {
+pub(crate) fn needed_versions(text: &str) -> Vec<(u32, u32)> {
     let parse = |word: &str| {
         let mut parts = word.strip_prefix("GLIBC_")?.split('.').map(str::parse::<u32>);
         Some((parts.next()?.ok()?, parts.next()?.ok()?))
@@ -115,7 +121,7 @@ fn needed_versions(text: &str) -> Vec<(u32, u32)> {
 }
 
 /// The shared libraries of `readelf --dynamic`.
-fn needed_libraries(text: &str) -> Vec<String> {
+pub(crate) fn needed_libraries(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| line.contains("(NEEDED)"));
     let name = |line: &str| Some(line.split_once('[')?.1.split_once(']')?.0.to_owned());
     lines.filter_map(name).collect()

@@ -15,15 +15,18 @@ use crate::run::{cargo, exists, shown};
 use crate::{apt, progress::Step, schemathesis, web};
 
 /// Programs that tests start, with their Debian packages.
-pub(crate) const PROGRAMS: [(&str, &str); 9] = [
+pub(crate) const PROGRAMS: [(&str, &str); 12] = [
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("faketime", "faketime"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
+    ("lintian", "lintian"),
+    ("mmdebstrap", "mmdebstrap"),
     ("nginx", "nginx"),
     ("pgbouncer", "pgbouncer"),
+    ("rpmbuild", "rpm"),
     ("setpriv", "util-linux"),
 ];
 

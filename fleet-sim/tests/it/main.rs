@@ -23,6 +23,7 @@ mod kernel_to_table;
 mod kit;
 mod load_balancer;
 mod outage;
+mod packages;
 mod pooler;
 mod replica_kills;
 mod rotation;
