@@ -4,7 +4,7 @@
 create table channels (
     channel_id uuid primary key,
     name       text not null unique,
-    kind       text not null check (kind in ('wecom', 'dingtalk', 'feishu', 'slack', 'webhook')),
+    kind       text not null check (kind in ('wecom', 'dingtalk', 'feishu', 'slack', 'webhook', 'email', 'alertmanager')),
     language   text not null check (language in ('en', 'zh')),
     sealed     bytea not null,
     enabled    boolean not null default true,
@@ -12,6 +12,8 @@ create table channels (
     budget     double precision not null,           -- messages that may be sent at budget_at, by all replicas
     budget_at  timestamptz not null default now(),
     held_until timestamptz,                         -- the provider asked for this pause
+    synced_at  timestamptz,                         -- of kind alertmanager: when all alerts were sent last
+    failing_since timestamptz,                      -- of kind alertmanager: since when not every peer took them
     created_at timestamptz not null default now()
 );
 

@@ -6,9 +6,12 @@
 //! a message only through its provider's `escape`, and a destination only after [`destination`] saw
 //! every address that it leads to.
 
+pub mod alertmanager;
 pub mod delivery;
 pub mod destination;
 pub mod dingtalk;
+pub mod email;
+pub mod evidence;
 pub mod feishu;
 pub mod message;
 pub mod ping;

@@ -19,8 +19,8 @@ use time::OffsetDateTime;
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
-use crate::alerts::sender::Sender;
-use crate::alerts::{delivery, ping, rules, sweep};
+use crate::alerts::sender::{Sender, SenderError};
+use crate::alerts::{alertmanager, delivery, ping, rules, sweep};
 use crate::api::{self, ApiState};
 use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
@@ -70,9 +70,9 @@ pub enum StartError {
     /// See there.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// TLS towards the receivers of messages cannot be set up.
-    #[error("cannot set up TLS for messages")]
-    Messages(#[source] rustls::Error),
+    /// See there.
+    #[error(transparent)]
+    Messages(#[from] SenderError),
     /// See there.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -139,8 +139,7 @@ pub async fn start(
         config.operator_door.tls_certificate_file.as_deref(),
         config.operator_door.tls_key_file.as_deref(),
     )?;
-    let sender = Sender::new(config.ca_key_file.clone(), &config.alerts.allowed_networks)
-        .map_err(StartError::Messages)?;
+    let sender = Sender::new(config.ca_key_file.clone(), &config.alerts)?;
     let store = connect(config, lifecycle).await?;
     #[expect(clippy::disallowed_methods, reason = "start-up: the first certificates' beginning")]
     let now = OffsetDateTime::now_utc();
@@ -225,7 +224,9 @@ fn spawn_work(
     }
     lifecycle.spawn("alerts_sweep", sweep::run(store.clone(), stop()));
     lifecycle.spawn("alerts_rules", rules::run(store.clone(), stop()));
-    lifecycle.spawn("alerts_delivery", delivery::run(store.clone(), sender, stop()));
+    lifecycle.spawn("alerts_delivery", delivery::run(store.clone(), sender.clone(), stop()));
+    let peers = alertmanager::run(store.clone(), sender, stop());
+    lifecycle.spawn("alerts_alertmanager", peers);
     lifecycle.spawn("maintenance", maintenance::run(store.clone(), stop()));
 }
 

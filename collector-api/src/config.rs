@@ -19,10 +19,13 @@
 //! | `[certificates] host_life_s` | 30 days | life of hosts' certificates |
 //! | `[enrollment]` | see [`Enrollment`] | request rates |
 //! | `[alerts] allowed_networks` | none | networks of this machine or its link that messages may go to |
+//! | `[alerts] public_url` | none | the web page's address, as in `https://procfleet.example`: messages link there |
+//! | `[alerts] ca_file` | none | PEM: further authorities of receivers' certificates (webhooks, mail servers) |
 //! | `[alerts] ping_url` | none | a dead man's switch elsewhere, called every minute while alerts work |
 //! | `[ingest]` | see [`IngestSettings`] | limits of reports |
 
 pub mod network;
+pub mod public_url;
 pub mod secret_url;
 
 use std::fmt;
@@ -33,6 +36,7 @@ use serde::Deserialize;
 
 use crate::ingest::IngestSettings;
 use network::Network;
+use public_url::PublicUrl;
 
 /// Prefix of every variable.
 const ENV_PREFIX: &str = "PROCFLEET_";
@@ -75,6 +79,10 @@ pub struct Config {
 pub struct Alerts {
     /// Networks such as `127.0.0.0/8` that channels may send to although they are this machine or its link.
     pub allowed_networks: Vec<Network>,
+    /// Where people find the web page: with it messages link to their evidence.
+    pub public_url: Option<PublicUrl>,
+    /// PEM: authorities beside the system's that receivers of messages may have their certificates from.
+    pub ca_file: Option<PathBuf>,
     /// An address elsewhere that hears from this server every minute while alerts work.
     pub ping_url: Option<secret_url::SecretUrl>,
 }

@@ -1,5 +1,6 @@
 //! The database: the only module that holds SQL.
 
+pub mod alertmanagers;
 pub mod alerts;
 pub mod api_keys;
 pub mod audit;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::evidence;
 use super::message::Message;
 use super::provider::Verdict;
 use super::sender::Sender;
@@ -41,6 +42,8 @@ pub async fn deliver_one(store: &Store, sender: &Sender) -> Result<bool, StoreEr
         language: Language::parse(&claim.channel.language),
         items: claim.notifications.clone(),
         now: claim.now,
+        page: sender.page(),
+        busiest: evidence::busiest(store, &claim.notifications, claim.now).await,
     };
     let verdict = sender.send(&claim.channel, &message).await;
     note(&claim, &verdict);

@@ -63,6 +63,15 @@ pub async fn resolve(url: &Url, allowed: &[Network]) -> Result<Vec<SocketAddr>, 
     }
     let host = url.host_str().ok_or(DestinationError::NoUrl)?;
     let port = url.port_or_known_default().ok_or(DestinationError::NoUrl)?;
+    resolve_host(host, port, allowed).await
+}
+
+/// The addresses of a host, every one of them allowed.
+pub async fn resolve_host(
+    host: &str,
+    port: u16,
+    allowed: &[Network],
+) -> Result<Vec<SocketAddr>, DestinationError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
         .await

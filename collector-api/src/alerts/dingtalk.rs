@@ -9,7 +9,7 @@ use reqwest::Url;
 use ring::hmac;
 use serde_json::json;
 
-use super::message::{Message, plain};
+use super::message::{Message, PLAIN};
 use super::provider::{Incoming, Outgoing, Verdict, by_code, json_body};
 
 /// Of a text, bytes; the documented limit of a body is 20,000.
@@ -26,7 +26,7 @@ pub fn request(mut url: Url, secret: Option<&str>, message: &Message, limit: usi
         let sign = STANDARD.encode(sign.as_ref());
         url.query_pairs_mut().append_pair("timestamp", &at).append_pair("sign", &sign);
     }
-    let text = message.text(plain, limit);
+    let text = message.text(PLAIN, limit);
     let body =
         json!({ "msgtype": "text", "text": { "content": text }, "at": { "isAtAll": false } });
     Outgoing { url, headers: Vec::new(), body: json_body(&body) }

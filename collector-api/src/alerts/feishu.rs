@@ -9,7 +9,7 @@ use reqwest::Url;
 use ring::hmac;
 use serde_json::json;
 
-use super::message::{Message, plain};
+use super::message::{Message, PLAIN};
 use super::provider::{Incoming, Outgoing, Verdict, by_code, json_body};
 
 /// Of a text, bytes: JSON may double it.
@@ -19,7 +19,7 @@ const RATE_PAUSE_S: u32 = 60;
 
 /// The request.
 pub fn request(url: Url, secret: Option<&str>, message: &Message, limit: usize) -> Outgoing {
-    let text = message.text(plain, limit);
+    let text = message.text(PLAIN, limit);
     let mut body = json!({ "msg_type": "text", "content": { "text": text } });
     if let Some(secret) = secret {
         let at = message.now.unix_timestamp().to_string();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::message::Message;
-use super::{dingtalk, feishu, slack, webhook, wecom};
+use super::{alertmanager, dingtalk, email, feishu, slack, webhook, wecom};
 
 /// Where a channel's messages go. Sealed at rest; no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -72,12 +72,23 @@ pub enum Kind {
     Slack,
     /// JSON with an HMAC.
     Webhook,
+    /// SMTP.
+    Email,
+    /// The peers of a Prometheus Alertmanager, version 2 of its API.
+    Alertmanager,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 5] =
-        [Self::Wecom, Self::Dingtalk, Self::Feishu, Self::Slack, Self::Webhook];
+    pub const ALL: [Self; 7] = [
+        Self::Wecom,
+        Self::Dingtalk,
+        Self::Feishu,
+        Self::Slack,
+        Self::Webhook,
+        Self::Email,
+        Self::Alertmanager,
+    ];
 
     /// As in the table.
     pub fn as_str(self) -> &'static str {
@@ -87,6 +98,8 @@ impl Kind {
             Self::Feishu => "feishu",
             Self::Slack => "slack",
             Self::Webhook => "webhook",
+            Self::Email => "email",
+            Self::Alertmanager => "alertmanager",
         }
     }
 
@@ -100,8 +113,8 @@ impl Kind {
         match self {
             Self::Wecom | Self::Dingtalk => 15,
             Self::Feishu => 60,
-            Self::Slack => 30,
-            Self::Webhook => 120,
+            Self::Slack | Self::Email => 30,
+            Self::Webhook | Self::Alertmanager => 120,
         }
     }
 
@@ -112,11 +125,25 @@ impl Kind {
             Self::Dingtalk => dingtalk::LIMIT,
             Self::Feishu => feishu::LIMIT,
             Self::Slack => slack::LIMIT,
-            Self::Webhook => usize::MAX,
+            Self::Email => email::LIMIT,
+            Self::Webhook | Self::Alertmanager => usize::MAX,
         }
     }
 
-    /// The request that carries `message` in at most `limit` bytes of text. None: the address is none.
+    /// What is wrong with an address of this kind; none: nothing.
+    pub fn refuses(self, address: &str) -> Option<String> {
+        match self {
+            Self::Email => email::Route::parse(address).err(),
+            Self::Alertmanager => alertmanager::peers(address).err(),
+            _ => {
+                let is_url = address.starts_with("https://") || address.starts_with("http://");
+                (!is_url).then(|| "must be an http or https URL".to_owned())
+            }
+        }
+    }
+
+    /// The request that carries `message` in at most `limit` bytes of text. None: the address is none, or nothing is
+    /// asked by one request ([`email`], [`alertmanager`]).
     pub fn request(
         self,
         destination: &Destination,
@@ -131,6 +158,7 @@ impl Kind {
             Self::Feishu => feishu::request(url, secret, message, limit),
             Self::Slack => slack::request(url, message, limit),
             Self::Webhook => webhook::request(url, secret, message),
+            Self::Email | Self::Alertmanager => return None,
         })
     }
 
@@ -140,7 +168,7 @@ impl Kind {
             Self::Wecom => wecom::verdict(answer),
             Self::Dingtalk => dingtalk::verdict(answer),
             Self::Feishu => feishu::verdict(answer),
-            Self::Slack | Self::Webhook => by_status(answer),
+            Self::Slack | Self::Webhook | Self::Email | Self::Alertmanager => by_status(answer),
         }
     }
 }

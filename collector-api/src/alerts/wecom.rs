@@ -6,7 +6,7 @@
 use reqwest::Url;
 use serde_json::json;
 
-use super::message::{Message, unmarked};
+use super::message::{Message, Style, unmarked};
 use super::provider::{Incoming, Outgoing, Verdict, by_code, json_body};
 
 /// Of Markdown, bytes.
@@ -14,9 +14,12 @@ pub const LIMIT: usize = 4096;
 /// What the robot is left alone for after it said that there were too many messages, s.
 const RATE_PAUSE_S: u32 = 60;
 
+/// A link of Markdown; our own addresses hold nothing that ends one.
+const MARKDOWN: Style = Style { escape: unmarked, link: |words, url| format!("[{words}]({url})") };
+
 /// The request.
 pub fn request(url: Url, message: &Message, limit: usize) -> Outgoing {
-    let text = message.text(unmarked, limit);
+    let text = message.text(MARKDOWN, limit);
     let body = json!({ "msgtype": "markdown", "markdown": { "content": text } });
     Outgoing { url, headers: Vec::new(), body: json_body(&body) }
 }

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::evidence::Busy;
 use super::message::Message;
 use crate::store::notifications::Notification;
+use crate::store::usage::Resource;
 
 /// Of a channel's messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -77,7 +79,7 @@ pub struct Names {
 pub fn line(language: Language, item: &Notification, names: &Names) -> String {
     let what = match item.detail["metric"].as_str() {
         Some(metric) => found(language, item, metric, names),
-        None => what(language, item, &names.rule),
+        None => what(language, item, names),
     };
     let at = clock(item.began_at);
     let subject = names.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
@@ -110,8 +112,9 @@ pub fn line(language: Language, item: &Notification, names: &Names) -> String {
     }
 }
 
-/// What a rule found, in words. Numbers of `detail` only: nothing of it is text from a host.
-fn what(language: Language, item: &Notification, rule: &str) -> String {
+/// What a rule found, in words: numbers of `detail`, and `names`, which are escaped.
+fn what(language: Language, item: &Notification, names: &Names) -> String {
+    let object = names.object.as_deref().unwrap_or_default();
     let number = |name: &str| item.detail[name].as_f64().unwrap_or_default();
     match (item.rule.as_str(), language) {
         ("host_silent", Language::En) => "no report".to_owned(),
@@ -157,7 +160,11 @@ fn what(language: Language, item: &Notification, rule: &str) -> String {
         ("observation_gap", Language::Zh) => {
             format!("服务器或数据库中断 {:.0} 秒，期限已顺延", number("gap_s"))
         }
-        _ => rule.to_owned(),
+        ("notification_dead", Language::En) => {
+            format!("the channel {object} does not take messages; some were given up")
+        }
+        ("notification_dead", Language::Zh) => format!("通道 {object} 无法送达，部分消息已放弃"),
+        _ => names.rule.clone(),
     }
 }
 
@@ -190,6 +197,31 @@ fn amount(value: f64, is_ratio: bool) -> String {
         size if size >= 1e4 => format!("{:.1} k", value / 1e3),
         size if size.fract() == 0.0 => format!("{value:.0}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+/// A process that was busy, and how busy.
+pub fn busy(busy: &Busy, name: &str) -> String {
+    let amount = match busy.resource {
+        Resource::Cpu => format!("{:.2} CPU", busy.amount),
+        _ => format!("{}B", bytes(busy.amount)),
+    };
+    format!("  {amount}  {name}")
+}
+
+fn bytes(size: f64) -> String {
+    let units = [(1024.0 * 1024.0 * 1024.0, "Gi"), (1024.0 * 1024.0, "Mi"), (1024.0, "Ki")];
+    match units.into_iter().find(|(unit, _)| size >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", size / unit),
+        None => format!("{size:.0} "),
+    }
+}
+
+/// The words of the link to the page.
+pub fn evidence(language: Language) -> &'static str {
+    match language {
+        Language::En => "evidence",
+        Language::Zh => "查看证据",
     }
 }
 

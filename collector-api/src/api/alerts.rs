@@ -3,15 +3,17 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shared_model::ProblemCode;
-use utoipa::IntoParams;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::params::{self, Page};
+use super::params::{self, Now, Page};
 use super::{ApiState, OperatorProblems};
+use crate::alerts::evidence::Evidence;
 use crate::auth::operator::{AlertsWrite, FleetRead};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
@@ -41,19 +43,39 @@ struct AlertsQuery {
     after: Option<Uuid>,
 }
 
+/// An alert, and where to look for what led to it.
+#[derive(Debug, Serialize, ToSchema)]
+struct AlertFound {
+    #[serde(flatten)]
+    alert: Alert,
+    /// Null: of the fleet.
+    evidence: Option<Evidence>,
+}
+
+impl AlertFound {
+    fn new(alert: Alert, now: OffsetDateTime) -> Self {
+        let times = (alert.began_at, alert.resolved_at);
+        let metric = alert.detail["metric"].as_str();
+        let evidence = alert.host_id.map(|host_id| Evidence::of(host_id, metric, times, now));
+        Self { alert, evidence }
+    }
+}
+
 /// Alerts, newest first.
 #[utoipa::path(get, path = "/v1/alerts", tag = "alerts", security(("api_key" = ["fleet:read"])),
     params(AlertsQuery),
-    responses((status = 200, description = "Alerts, newest first", body = Page<Alert>), AlertsProblems, OperatorProblems))]
+    responses((status = 200, description = "Alerts, newest first", body = Page<AlertFound>), AlertsProblems, OperatorProblems))]
 async fn list_alerts(
     State(state): State<ApiState>,
     _: FleetRead,
+    Now(now): Now,
     Query(query): Query<AlertsQuery>,
-) -> ApiResult<Answer<Page<Alert>>> {
+) -> ApiResult<Answer<Page<AlertFound>>> {
     let limit = params::limit(query.limit, 100, 1000)?;
     let open = query.open.unwrap_or_default();
     let alerts = state.readers.alerts(open, query.after, limit + 1).await?;
-    Ok(Answer(Page::cut(alerts, limit, |alert| alert.alert_id.to_string())))
+    let alerts = alerts.into_iter().map(|alert| AlertFound::new(alert, now)).collect();
+    Ok(Answer(Page::cut(alerts, limit, |found: &AlertFound| found.alert.alert_id.to_string())))
 }
 
 /// For how long an acknowledgement counts.

@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::params::{self, Now, Page};
 use super::{ApiState, OperatorProblems};
 use crate::alerts::provider::{Destination, Kind, Verdict};
-use crate::alerts::sender::Sender;
 use crate::alerts::wording::Language;
 use crate::auth::operator::ChannelsWrite;
 use crate::error::{ApiError, ApiResult};
@@ -58,10 +57,12 @@ struct CreateChannelBody {
     /// Language of its messages.
     #[serde(default)]
     language: Language,
-    /// The whole address, with its key. Stored sealed, never shown.
+    /// The whole address, with its key. Stored sealed, never shown. `email`: `smtp://host:587?from=…&to=…&user=…` (STARTTLS) or
+    /// `smtps://…` (TLS at once). `alertmanager`: the URL of every peer, separated by spaces.
     #[schema(max_length = 2048, example = "https://hooks.example/send?key=…")]
     url: String,
-    /// What requests are signed with (DingTalk, Feishu, webhook). Stored sealed, never shown.
+    /// What requests are signed with (DingTalk, Feishu, webhook), the password (e-mail), the bearer token (Alertmanager).
+    /// Stored sealed, never shown.
     #[schema(max_length = 2048)]
     secret: Option<String>,
     /// Most messages a minute; absent: what the provider takes.
@@ -90,11 +91,12 @@ async fn create_channel(
     if !(1..=600).contains(&per_minute) {
         return Err(params::invalid_field("per_minute", "must lie between 1 and 600"));
     }
-    let is_url = body.url.starts_with("https://") || body.url.starts_with("http://");
-    if !is_url || body.url.len() > MAX_DESTINATION_BYTES {
-        let detail =
-            format!("must be an http or https URL of at most {MAX_DESTINATION_BYTES} bytes");
+    if body.url.len() > MAX_DESTINATION_BYTES {
+        let detail = format!("must have at most {MAX_DESTINATION_BYTES} bytes");
         return Err(params::invalid_field("url", detail));
+    }
+    if let Some(why) = body.kind.refuses(&body.url) {
+        return Err(params::invalid_field("url", why));
     }
     if body.secret.as_ref().is_some_and(|s| s.is_empty() || s.len() > MAX_DESTINATION_BYTES) {
         let detail = format!("must have 1 to {MAX_DESTINATION_BYTES} bytes");
@@ -164,8 +166,7 @@ async fn test_channel(
 ) -> ApiResult<Answer<ChannelTest>> {
     let channel = state.readers.sealed_channel(channel_id).await?;
     let channel = channel.ok_or_else(|| no_such_channel(channel_id))?;
-    let message = Sender::test_message(&channel, now);
-    let answer = match state.sender.send(&channel, &message).await {
+    let answer = match state.sender.test(&channel, now).await {
         Verdict::Delivered => None,
         Verdict::Later(_, why) | Verdict::TooLong(why) | Verdict::Refused(why) => Some(why),
     };

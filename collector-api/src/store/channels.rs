@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{Actor, record};
+use super::notifications::dead_letters;
 use super::{Store, StoreError};
 
 /// Most channels: each is asked for work every second, and every alert has a row for each.
@@ -19,7 +20,7 @@ pub struct Channel {
     pub channel_id: Uuid,
     /// What operators call it.
     pub name: String,
-    /// `wecom`, `dingtalk`, `feishu`, `slack` or `webhook`.
+    /// `wecom`, `dingtalk`, `feishu`, `slack`, `webhook`, `email` or `alertmanager`.
     pub kind: String,
     /// `en` or `zh`: the language of its messages.
     pub language: String,
@@ -27,6 +28,9 @@ pub struct Channel {
     pub enabled: bool,
     /// Most messages per minute, all replicas together.
     pub per_minute: i32,
+    /// Of kind `alertmanager`: since when not every peer takes what it is sent.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub failing_since: Option<OffsetDateTime>,
     /// Until when the provider asked to be left alone.
     #[serde(with = "time::serde::rfc3339::option")]
     pub held_until: Option<OffsetDateTime>,
@@ -151,6 +155,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(name) = name else { return Ok(false) };
+        dead_letters::resolve(&mut transaction, channel_id).await?;
         let object = channel_id.to_string();
         let detail = json!({ "name": name });
         record(&mut transaction, actor, "channel.delete", ("channel", &object), detail).await?;
@@ -180,7 +185,7 @@ impl Store {
         sqlx::query_as!(
             Channel,
             r#"-- Store::channels
-            select channel_id, name, kind, language, enabled, per_minute, held_until, created_at,
+            select channel_id, name, kind, language, enabled, per_minute, failing_since, held_until, created_at,
                 (select count(*) from notifications n where n.channel_id = c.channel_id
                     and n.state in ('queued', 'sending')) as "queued!",
                 (select count(*) from notifications n where n.channel_id = c.channel_id

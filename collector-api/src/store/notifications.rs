@@ -11,6 +11,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub(super) mod dead_letters;
+
 use super::channels::SealedChannel;
 use super::{Store, StoreError};
 
@@ -37,6 +39,8 @@ pub struct Notification {
     /// `info`, `warning` or `critical`.
     pub severity: String,
     /// None: of the fleet.
+    pub host_id: Option<Uuid>,
+    /// What it is called.
     pub host_name: Option<String>,
     /// What the rule found.
     pub detail: Value,
@@ -166,13 +170,18 @@ impl Store {
 
     /// Notes how the attempt of a claim ended. False: the lease was lost meanwhile.
     pub async fn finish_claim(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError> {
+        self.try_finish(claim, outcome).await.map_err(StoreError::of("finish_claim"))
+    }
+
+    async fn try_finish(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, sqlx::Error> {
         let ids: Vec<i64> = claim.notifications.iter().map(|n| n.notification_id).collect();
         let (state, why, hold_s) = match outcome {
             Outcome::Sent => ("sent", None, None),
             Outcome::Retry { why, hold_s } => ("queued", Some(why), *hold_s),
             Outcome::Dead { why } => ("dead", Some(why), None),
         };
-        let finished = sqlx::query!(
+        let mut transaction = self.pool.begin().await?;
+        let states = sqlx::query_scalar!(
             r#"-- Store::finish_claim
             with held as (
                 update channels set held_until = now() + $5 * interval '1 s'
@@ -183,7 +192,8 @@ impl Store {
                     then now() + coalesce(($4::int[])[attempts], 0) * interval '1 s' else next_at end,
                 ended_at = case when $3 <> 'queued' or attempts >= cardinality($4::int[]) then now() end,
                 lease = null, lease_until = null, last_error = $7
-            where notification_id = any($1) and lease = $2"#,
+            where notification_id = any($1) and lease = $2
+            returning state"#,
             &ids,
             claim.lease,
             state,
@@ -192,10 +202,17 @@ impl Store {
             claim.channel.channel_id,
             why,
         )
-        .execute(&self.pool)
-        .await
-        .map_err(StoreError::of("finish_claim"))?;
-        Ok(finished.rows_affected() > 0)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let channel_id = claim.channel.channel_id;
+        if states.iter().any(|state| state == "dead") {
+            let why = why.map_or("", String::as_str);
+            dead_letters::open(&mut transaction, channel_id, why).await?;
+        } else if !states.is_empty() && *outcome == Outcome::Sent {
+            dead_letters::resolve(&mut transaction, channel_id).await?;
+        }
+        transaction.commit().await?;
+        Ok(!states.is_empty())
     }
 }
 
@@ -308,7 +325,7 @@ async fn read_claimed(
     sqlx::query_as!(
         Notification,
         r#"-- Store::claim_notifications.read
-        select n.notification_id, n.alert_id, n.kind, a.rule, a.severity,
+        select n.notification_id, n.alert_id, n.kind, a.rule, a.severity, a.host_id,
             h.host_name as "host_name?", a.detail, a.began_at, a.resolved_at,
             n.silence_id is not null as "after_silence!"
         from notifications n join alerts a using (alert_id) left join hosts h using (host_id)

@@ -1,7 +1,11 @@
 //! From a silent host to a message that arrived, with stand-ins for the providers.
 
+mod alertmanager;
 mod channels;
+mod dead_letters;
 mod delivery;
+mod email;
+mod evidence;
 mod hostile;
 mod kit;
 mod ping;

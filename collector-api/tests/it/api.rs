@@ -1,6 +1,7 @@
 //! The operators' API over real databases, with data of known values.
 
 mod access;
+mod alerts;
 mod cancel;
 mod chunks;
 mod connections;

@@ -42,7 +42,8 @@ impl NewAlert {
 }
 
 /// Opens those that are not open yet, to be told after `hold_s`. The fourth within an hour is told as
-/// flapping; it and what comes after it is muted.
+/// flapping; it and what comes after it is muted. Channels of kind `alertmanager` have no messages: they are
+/// sent every alert that is open ([`crate::alerts::alertmanager`]).
 pub async fn open_alerts(
     transaction: &mut sqlx::PgTransaction<'_>,
     new: &[NewAlert],
@@ -81,7 +82,7 @@ pub async fn open_alerts(
             select c.channel_id, o.alert_id, case when g.before = $9 then 'flapping' else 'fired' end,
                 now() + $8 * interval '1 s'
             from opened o join given g using (alert_id), channels c
-            where c.enabled and g.before <= $9
+            where c.enabled and c.kind <> 'alertmanager' and g.before <= $9
             order by o.alert_id, c.channel_id)
         select alert_id from opened",
         &ids,

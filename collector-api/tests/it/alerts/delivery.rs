@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::kit::{Alerting, Answer, StandIn};
 
 impl Alerting {
-    async fn open(&self, names: &[String]) -> Vec<Uuid> {
+    pub(super) async fn open(&self, names: &[String]) -> Vec<Uuid> {
         let new: Vec<NewAlert> =
             names.iter().map(|name| NewAlert::of_fleet(name, "warning", json!({}))).collect();
         let mut connection = self.connect().await;
@@ -27,7 +27,7 @@ impl Alerting {
         opened
     }
 
-    async fn resolve(&self, ids: &[Uuid]) {
+    pub(super) async fn resolve(&self, ids: &[Uuid]) {
         let mut connection = self.connect().await;
         let mut transaction = connection.begin().await.unwrap();
         resolve_alerts(&mut transaction, ids).await.unwrap();

@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use collector_api::alerts::delivery::deliver_one;
-use collector_api::alerts::provider::{Destination, Kind};
+use collector_api::alerts::provider::{Destination, Kind, Verdict};
 use collector_api::alerts::sender::Sender;
 use collector_api::authority::sealing::SealingKey;
+use collector_api::config::Alerts;
 use collector_api::store::Store;
 use collector_api::store::audit::Actor;
-use collector_api::store::channels::{CreateChannel, NewChannel};
+use collector_api::store::channels::{CreateChannel, NewChannel, SealedChannel};
 use fleet_sim::child::Directory;
 use fleet_sim::database::{Engine, TestDatabase};
 use serde_json::Value;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -135,13 +137,18 @@ impl Alerting {
     }
 
     pub(super) async fn create_on(name: &str, engine: Engine) -> Self {
+        Self::create_with(name, engine, Alerts::default()).await
+    }
+
+    /// With more of the configuration; loopback is allowed.
+    pub(super) async fn create_with(name: &str, engine: Engine, mut alerts: Alerts) -> Self {
+        alerts.allowed_networks = vec!["127.0.0.0/8".to_owned().try_into().unwrap()];
         let database = TestDatabase::create(engine).await.unwrap();
         let store = Store::connect(&database.url, 8).await.unwrap();
         let directory = Directory::create(name).unwrap();
         let key_file = directory.path().join("ca.key");
         SealingKey::read_or_create(&key_file).unwrap();
-        let sender =
-            Sender::new(key_file, &["127.0.0.0/8".to_owned().try_into().unwrap()]).unwrap();
+        let sender = Sender::new(key_file, &alerts).unwrap();
         Self { database, store, sender, _directory: directory }
     }
 
@@ -158,8 +165,11 @@ impl Alerting {
     }
 
     pub(super) async fn channel(&self, kind: Kind, stand_in: &StandIn) -> Uuid {
+        self.channel_at(kind, format!("http://{}/send?key=canary-key", stand_in.address)).await
+    }
+
+    pub(super) async fn channel_at(&self, kind: Kind, url: String) -> Uuid {
         let channel_id = Uuid::now_v7();
-        let url = format!("http://{}/send?key=canary-key", stand_in.address);
         let destination = Destination { url, secret: Some("canary-secret".into()) };
         let new = NewChannel {
             channel_id,
@@ -172,6 +182,16 @@ impl Alerting {
         let created = self.store.create_channel(&new, &Actor::cli()).await.unwrap();
         assert_eq!(created, CreateChannel::Created);
         channel_id
+    }
+
+    /// Of the database.
+    pub(super) async fn now(&self) -> OffsetDateTime {
+        sqlx::query_scalar("select now()").fetch_one(&mut self.connect().await).await.unwrap()
+    }
+
+    /// What a test of a channel says.
+    pub(super) async fn test(&self, channel: &SealedChannel) -> Verdict {
+        self.sender.test(channel, self.now().await).await
     }
 
     /// `count` hosts that report now, every 30 s.

@@ -18,13 +18,7 @@ use super::kit::{Alerting, StandIn};
 async fn prepared(name: &str, engine: Engine, hosts: i32) -> (Alerting, OffsetDateTime) {
     let alerting = Alerting::create_on(name, engine).await;
     if engine == Engine::PostgreSql {
-        alerting
-            .execute(
-                "do $$ declare s text; begin for s in select series from series loop
-                 execute format('create table %I partition of %I for values from (''2020-01-01'') to (''2200-01-01'')', s || '_all', s);
-                 end loop; end $$",
-            )
-            .await;
+        partitions(&alerting).await;
     }
     alerting.execute("delete from rules").await;
     alerting.hosts(hosts).await;
@@ -37,6 +31,14 @@ async fn prepared(name: &str, engine: Engine, hosts: i32) -> (Alerting, OffsetDa
     .unwrap();
     assert!(judge_round(&alerting.store).await.unwrap().is_none(), "hosts begin with what comes");
     (alerting, start)
+}
+
+/// Room for samples of any time.
+pub(super) async fn partitions(alerting: &Alerting) {
+    let make = "do $$ declare s text; begin for s in select series from series loop
+         execute format('create table %I partition of %I for values from (''2020-01-01'') to (''2200-01-01'')', s || '_all', s);
+         end loop; end $$";
+    alerting.execute(make).await;
 }
 
 fn rule(name: &str, metric: &str, threshold: f64) -> Rule {
@@ -117,7 +119,7 @@ async fn filesystem(db: &mut PgConnection, host: &str, at: OffsetDateTime, mount
 }
 
 /// `cores` in the 30 s before `at`, of one instance of `command_line`.
-async fn process(
+pub(super) async fn process(
     db: &mut PgConnection,
     host: &str,
     at: OffsetDateTime,

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use collector_api::alerts::sender::Sender;
 use collector_api::api::{self, ApiState};
 use collector_api::auth::operator::{MintedApiKey, OperatorAuth, Role};
+use collector_api::config::Alerts;
 use collector_api::store::Store;
 use collector_api::store::audit::Actor;
 use collector_api::store::copy::compact;
@@ -64,7 +65,7 @@ impl Api {
             writers: store.clone(),
             operators: OperatorAuth::new(store.clone()),
             ca_key_file: "/nonexistent/ca.key".into(),
-            sender: Sender::new("/nonexistent/ca.key".into(), &[]).unwrap(),
+            sender: Sender::new("/nonexistent/ca.key".into(), &Alerts::default()).unwrap(),
             agent_endpoints: ["https://127.0.0.1:7443".to_owned()].into(),
             secure_cookies: false,
         };

@@ -13,8 +13,12 @@ import { asRefusal, Dialog } from "../hosts/dialog";
 
 type Channel = Schemas["Channel"];
 type Kind = Schemas["Kind"];
-const KINDS: Kind[] = ["wecom", "dingtalk", "feishu", "slack", "webhook"];
-const SIGNED: Kind[] = ["dingtalk", "feishu", "webhook"];
+const KINDS: Kind[] = ["wecom", "dingtalk", "feishu", "slack", "webhook", "email", "alertmanager"];
+const SIGNED: Kind[] = ["dingtalk", "feishu", "webhook", "email", "alertmanager"];
+const ADDRESSES: Partial<Record<Kind, string>> = {
+  email: "smtp://mail.example:587?from=procfleet@example.com&to=dba@example.com&user=procfleet",
+  alertmanager: "http://alertmanager-1.example:9093 http://alertmanager-2.example:9093",
+};
 
 function NewChannel({ close }: { close: () => void }): VNode {
   const [kind, choose] = useState<Kind>("wecom");
@@ -34,7 +38,7 @@ function NewChannel({ close }: { close: () => void }): VNode {
       <label>{t("channel.language")}
         <select value={language} onChange={({ currentTarget }) => speak(currentTarget.value === "zh" ? "zh" : "en")}><option value="en">English</option><option value="zh">中文</option></select>
       </label>
-      <label>{t("channel.url")}<input required type="url" autocomplete="off" maxLength={2048} value={url} onInput={(event) => point(event.currentTarget.value)} /></label>
+      <label>{t("channel.url")}<input required type={ADDRESSES[kind] === undefined ? "url" : "text"} placeholder={ADDRESSES[kind]} autocomplete="off" maxLength={2048} value={url} onInput={(event) => point(event.currentTarget.value)} /></label>
       {SIGNED.includes(kind) && <label>{t("channel.secret")}<input type="password" autocomplete="off" maxLength={2048} value={secret} onInput={(event) => sign(event.currentTarget.value)} /></label>}
       <p class="hint">{t("channel.hint")}</p>
     </Dialog>

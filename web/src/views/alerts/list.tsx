@@ -14,7 +14,7 @@ import { short, span } from "../../units";
 import { Dialog } from "../hosts/dialog";
 import { NewSilence } from "./silences";
 
-type Alert = Schemas["Page_Alert"]["items"][number];
+type Alert = Schemas["Page_AlertFound"]["items"][number];
 /** Rows asked for; what is older is in REST. */
 const MOST = 200;
 /** What is shown around what happened. */
@@ -24,7 +24,7 @@ const STATES: Record<string, Key> = { firing: "alert.firing", acknowledged: "ale
 const SEVERITIES: Record<string, Key> = { info: "severity.info", warning: "severity.warning", critical: "severity.critical" };
 const RULES: Record<string, Key> = {
   host_silent: "rule.host_silent", host_never_reported: "rule.host_never_reported", host_clock_ahead: "rule.host_clock_ahead",
-  host_clock_behind: "rule.host_clock_behind", host_clone_detected: "rule.host_clone_detected", host_enrolls_too_often: "rule.host_enrolls_too_often",
+  host_clock_behind: "rule.host_clock_behind", host_clone_detected: "rule.host_clone_detected", notification_dead: "rule.notification_dead", host_enrolls_too_often: "rule.host_enrolls_too_often",
   mass_silence: "rule.mass_silence", no_reports: "rule.no_reports", observation_gap: "rule.observation_gap",
 };
 
@@ -104,7 +104,7 @@ function Acknowledge({ alert, close }: { alert: Alert; close: () => void }): VNo
 }
 
 export function AlertList({ open }: { open: boolean }): VNode {
-  const asked = useAsked<Schemas["Page_Alert"]>(path("/v1/alerts", { open: open ? "true" : null, limit: MOST }));
+  const asked = useAsked<Schemas["Page_AlertFound"]>(path("/v1/alerts", { open: open ? "true" : null, limit: MOST }));
   const [doing, begin] = useState<Doing | null>(null);
   const close = (): void => {
     begin(null);
