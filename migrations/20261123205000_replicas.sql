@@ -8,3 +8,12 @@ create table server_replicas (
     seen_at        timestamptz not null default now(),
     stopped_at     timestamptz                      -- it ended, and said so
 );
+
+-- Hosts that report through another endpoint because this one did not answer them. Rows older than three minutes say nothing.
+create table endpoint_witnesses (
+    endpoint text not null,
+    host_id  uuid not null references hosts on delete cascade,
+    seen_at  timestamptz not null default now(),
+    primary key (endpoint, host_id)
+);
+create index endpoint_witnesses_host_id on endpoint_witnesses (host_id);

@@ -25,7 +25,10 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, Url};
 use shared_model::limits::{MAX_BODY_BYTES, MAX_INFLATED_BYTES, MAX_RECORDS_PER_REQUEST};
-use shared_model::{PLACE_HEADER, Problem, ProblemCode, RejectedReport, ReportsAnswer};
+use shared_model::{
+    ENDPOINTS_DOWN_HEADER, MAX_ENDPOINTS_DOWN, PLACE_HEADER, Problem, ProblemCode, RejectedReport,
+    ReportsAnswer,
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -291,13 +294,22 @@ impl Delivery<'_> {
         }
         let url = endpoint.join("/v1/reports").map_err(|error| error.to_string())?;
         let body: Vec<u8> = records.iter().flat_map(|record| &record.frame).copied().collect();
-        Ok(client
-            .post(url)
-            .header(PLACE_HEADER, &self.uplink.place)
+        let request = client.post(url).header(PLACE_HEADER, &self.uplink.place);
+        let down = self.endpoints_down();
+        let request =
+            if down.is_empty() { request } else { request.header(ENDPOINTS_DOWN_HEADER, down) };
+        Ok(request
             .timeout(self.uplink.pace.request)
             .header(reqwest::header::CONTENT_TYPE, "application/x-ndjson")
             .header(reqwest::header::CONTENT_ENCODING, "zstd")
             .body(body))
+    }
+
+    /// As in the header: whoever reports through another endpoint tells of those that failed.
+    fn endpoints_down(&self) -> String {
+        let down = self.endpoints.down().take(MAX_ENDPOINTS_DOWN);
+        let names = down.map(|index| self.uplink.endpoints[index].as_str().trim_end_matches('/'));
+        names.collect::<Vec<_>>().join(",")
     }
 
     fn decide(&mut self, answer: &Answer, records: &[SpooledRecord]) -> Outcome {

@@ -37,6 +37,7 @@ use crate::doors::{self, Door, DoorError, forwarded, layers, proxied};
 use crate::enroll::{self, EnrollState};
 use crate::error::Chain;
 use crate::health;
+use crate::ingest::witnesses::Witnesses;
 use crate::ingest::{self, IngestState, ReportWriter};
 use crate::lifecycle::Lifecycle;
 use crate::maintenance;
@@ -266,9 +267,13 @@ fn agent_router(
     }
     let checks = Arc::new(CertificateChecks::new(store.clone(), CHECK_TTL));
     let contacts = checks.contacts();
-    let ingest_state = IngestState::new(store.clone(), writer, &config.ingest, checks.contacts());
+    let witnesses = Witnesses::new(config.endpoints());
+    let heard = (checks.contacts(), Arc::clone(&witnesses));
+    let ingest_state = IngestState::new(store.clone(), writer, &config.ingest, heard);
     let (contact_store, stop) = (store.clone(), lifecycle.stop.clone());
     lifecycle.spawn("contacts", async move { contacts.run(&contact_store, &stop).await });
+    let (witness_store, stop) = (store.clone(), lifecycle.stop.clone());
+    lifecycle.spawn("witnesses", async move { witnesses.run(&witness_store, &stop).await });
     let enroll_state = EnrollState::new(store.clone(), authorities.clone(), config);
     let live = LiveConfigurations::new(store.clone());
     lifecycle.spawn("configurations", live.clone().run(lifecycle.stop.clone()));

@@ -36,9 +36,11 @@ mod decode;
 mod goodbye;
 mod group;
 mod pace;
+pub mod witnesses;
 pub mod writer;
 
 use admission::{Admission, Admitted};
+use witnesses::Witnesses;
 pub use writer::ReportWriter;
 
 /// Limits of one replica's ingest.
@@ -64,6 +66,7 @@ pub struct IngestState {
     store: Store,
     admission: Admission,
     contacts: Arc<Contacts>,
+    witnesses: Arc<Witnesses>,
     /// Decoding at the same time: as many as there are CPUs.
     decoders: Arc<Semaphore>,
 }
@@ -74,11 +77,12 @@ impl IngestState {
         store: Store,
         writer: ReportWriter,
         settings: &IngestSettings,
-        contacts: Arc<Contacts>,
+        (contacts, witnesses): (Arc<Contacts>, Arc<Witnesses>),
     ) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let admission = Admission::new(settings.memory_bytes);
-        Self { writer, store, admission, contacts, decoders: Arc::new(Semaphore::new(cpus)) }
+        let decoders = Arc::new(Semaphore::new(cpus));
+        Self { writer, store, admission, contacts, witnesses, decoders }
     }
 }
 
@@ -117,7 +121,8 @@ crate::problems! {
 /// over: 422 when nothing else of the request was new, else they are listed in the answer.
 #[utoipa::path(post, path = "/v1/reports", tag = "agents", security(("agent_certificate" = [])),
     request_body(content = ref("#/components/schemas/Records"), content_type = "application/x-ndjson", description = "Records, one JSON document per line; `content-encoding: zstd`"),
-    params(("procfleet-place" = Option<Uuid>, Header, description = "Where the agent runs: tells a machine from a copy of its disk")),
+    params(("procfleet-place" = Option<Uuid>, Header, description = "Where the agent runs: tells a machine from a copy of its disk"),
+        ("procfleet-endpoints-down" = Option<String>, Header, description = "Endpoints of ours that did not answer the agent, separated by commas, at most 8")),
     responses((status = 200, description = "Where the stream stands, committed", body = ref("#/components/schemas/ReportsAnswer")), ReportsProblems))]
 async fn post_reports(
     State(state): State<IngestState>,
@@ -138,6 +143,7 @@ async fn post_reports(
     let outcome = state.writer.write_admitted(batch, Some(admitted)).await?;
     let mut answer = answer(stream_id, outcome)?;
     state.contacts.settle(identity.host_id);
+    state.witnesses.note(identity.host_id, &headers);
     answer.next_send_after_ms = state.pause();
     Ok(Json(answer))
 }

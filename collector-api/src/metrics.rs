@@ -98,6 +98,8 @@ pub const NOTIFICATION_ATTEMPTS: &str = "procfleet_notifications_attempts_total"
 pub const NOTIFICATION_FAILURES: &str = "procfleet_notifications_failures_total";
 /// Alerts that a receiver was not told of, because there are too many; `place`.
 pub const NOTIFICATIONS_SHED: &str = "procfleet_notifications_shed_total";
+/// What hosts said of endpoints and is not kept; `reason`: `unknown` (none of ours) or `full`.
+pub const WITNESSES_SHED: &str = "procfleet_server_endpoint_witnesses_shed_total";
 
 /// Buckets of every `_seconds` histogram.
 const SECONDS: [f64; 12] =
@@ -170,6 +172,7 @@ fn describe() {
     describe_counter!(RULE_SHED, "Alerts not opened, because their rule has too many");
     describe_counter!(PINGS, "Pings of the dead man's switch");
     describe_counter!(NOTIFICATION_ATTEMPTS, "Messages that were tried to be sent");
+    describe_counter!(WITNESSES_SHED, "What hosts said of endpoints and is not kept");
     describe_counter!(NOTIFICATIONS_SHED, "Alerts not told, because there are too many");
     describe_counter!(NOTIFICATION_FAILURES, "Times the outbox could not be read or marked");
 }

@@ -9,6 +9,12 @@ use crate::{FieldError, ProblemCode, Timestamp};
 /// a machine from a copy of its disk, which holds the same certificate.
 pub const PLACE_HEADER: &str = "procfleet-place";
 
+/// Header of an agent's reports: its endpoints that did not answer when last asked, as it knows them, separated by commas, at
+/// most [`MAX_ENDPOINTS_DOWN`]. Absent: none, of those it asked.
+pub const ENDPOINTS_DOWN_HEADER: &str = "procfleet-endpoints-down";
+/// Most endpoints in [`ENDPOINTS_DOWN_HEADER`].
+pub const MAX_ENDPOINTS_DOWN: usize = 8;
+
 /// 200 to `POST /v1/reports` and to `GET /v1/cursor?stream_id=…`: where the stream stands, committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportsAnswer {

@@ -41,7 +41,9 @@ pub use certificate::{
 };
 pub use configuration::{Configuration, ConfigurationAnswer, ConfigurationStatus};
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
-pub use delivery::{PLACE_HEADER, RejectedReport, ReportsAnswer};
+pub use delivery::{
+    ENDPOINTS_DOWN_HEADER, MAX_ENDPOINTS_DOWN, PLACE_HEADER, RejectedReport, ReportsAnswer,
+};
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};
 pub use goodbye::{Goodbye, GoodbyeNote};
 pub use host::{

@@ -34,7 +34,7 @@ impl Default for Pace {
             first_slow: Duration::from_secs(30),
             longest_slow: Duration::from_mins(15),
             longest_asked: Duration::from_mins(10),
-            probe: Duration::from_mins(10),
+            probe: Duration::from_mins(2),
             drain: Duration::from_secs(5),
             request: Duration::from_mins(2),
         }
@@ -64,7 +64,8 @@ fn doubled(first: Duration, failures: u32, longest: Duration) -> Duration {
 /// Which endpoint is next.
 #[derive(Debug)]
 pub(super) struct Endpoints {
-    count: usize,
+    /// Which of them failed too often and did not answer since.
+    down: Vec<bool>,
     current: usize,
     failures: u32,
     probe_at: Option<Instant>,
@@ -74,7 +75,7 @@ pub(super) struct Endpoints {
 impl Endpoints {
     /// For `count` endpoints, at least one.
     pub(super) fn new(count: usize) -> Self {
-        Self { count, current: 0, failures: 0, probe_at: None, probing: false }
+        Self { down: vec![false; count], current: 0, failures: 0, probe_at: None, probing: false }
     }
 
     /// The endpoint of the next request: the one in use, or now and then the first.
@@ -104,6 +105,12 @@ impl Endpoints {
         if self.probing {
             self.current = 0;
         }
+        self.down[self.current] = false;
+    }
+
+    /// Those that failed too often and did not answer since.
+    pub(super) fn down(&self) -> impl Iterator<Item = usize> {
+        self.down.iter().enumerate().filter_map(|(index, is_down)| is_down.then_some(index))
     }
 
     /// It did not, or refused. A failed try of the first says nothing of the one in use.
@@ -114,7 +121,8 @@ impl Endpoints {
         self.failures += 1;
         if self.failures >= FAILURES_BEFORE_FAILOVER {
             self.failures = 0;
-            self.current = (self.current + 1) % self.count;
+            self.down[self.current] = true;
+            self.current = (self.current + 1) % self.down.len();
         }
     }
 }
@@ -155,12 +163,15 @@ mod tests {
         }
         assert_eq!(endpoints.choose(start, probe, 0.5), 1);
         endpoints.succeeded();
+        assert_eq!(endpoints.down().collect::<Vec<_>>(), [0]);
         assert_eq!(endpoints.choose(minute(9), probe, 0.5), 1);
         assert_eq!(endpoints.choose(minute(10), probe, 0.5), 0, "a try of the first");
         endpoints.failed();
         assert_eq!(endpoints.choose(minute(11), probe, 0.5), 1, "back at once");
         assert_eq!(endpoints.choose(minute(20), probe, 0.5), 0);
+        assert_eq!(endpoints.down().collect::<Vec<_>>(), [0]);
         endpoints.succeeded();
+        assert_eq!(endpoints.down().count(), 0, "it answered");
         assert_eq!(endpoints.choose(minute(20), probe, 0.5), 0);
     }
 }

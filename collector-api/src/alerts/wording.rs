@@ -160,6 +160,16 @@ fn what(language: Language, item: &Notification, names: &Names) -> String {
         ("observation_gap", Language::Zh) => {
             format!("服务器或数据库中断 {:.0} 秒，期限已顺延", number("gap_s"))
         }
+        ("endpoint_down", Language::En) => format!(
+            "the endpoint {object} does not answer {} of {} hosts; they report to another one",
+            number("witnesses"),
+            number("hosts")
+        ),
+        ("endpoint_down", Language::Zh) => format!(
+            "{} / {} 台主机无法连接接入点 {object}，已切换到其他接入点",
+            number("witnesses"),
+            number("hosts")
+        ),
         ("notification_dead", Language::En) => {
             format!("the channel {object} does not take messages; some were given up")
         }

@@ -13,6 +13,7 @@
 
 use serde_json::json;
 use time::OffsetDateTime;
+mod endpoints;
 mod repeats;
 mod transitions;
 
@@ -116,6 +117,11 @@ impl Store {
         }
         swept.resolved += recovered(&mut transaction).await?;
         swept.opened += tell(&mut transaction, &fleet, &new).await?;
+        if !fleet.is_deaf() {
+            let (opened, resolved) = endpoints::judge(&mut transaction, fleet.reporting).await?;
+            swept.opened += opened;
+            swept.resolved += resolved;
+        }
         repeats::expire_acknowledgements(&mut transaction).await?;
         repeats::renotify(&mut transaction).await?;
         sqlx::query!(

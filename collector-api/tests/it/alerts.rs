@@ -5,6 +5,7 @@ mod channels;
 mod dead_letters;
 mod delivery;
 mod email;
+mod endpoints;
 mod evidence;
 mod hostile;
 mod kit;

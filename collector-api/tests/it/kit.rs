@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use collector_api::auth::AgentIdentity;
+use collector_api::ingest::witnesses::Witnesses;
 use collector_api::ingest::{self, IngestSettings, IngestState, ReportWriter};
 use collector_api::store::Store;
 use fleet_sim::database::TestDatabase;
@@ -40,7 +41,12 @@ impl Replica {
         let stop = CancellationToken::new();
         let (writer, futures) = ReportWriter::new(&store, &settings, &stop);
         let tasks = futures.into_iter().collect();
-        let state = IngestState::new(store.clone(), writer.clone(), &settings, Arc::default());
+        let state = IngestState::new(
+            store.clone(),
+            writer.clone(),
+            &settings,
+            (Arc::default(), Witnesses::new(Vec::new())),
+        );
         let router = Router::from(ingest::routes(state));
         let replica = Self { store, writer, stop, tasks, router };
         replica.wait_until_connected().await;

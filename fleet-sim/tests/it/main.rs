@@ -14,6 +14,7 @@ mod configuration;
 mod delivery;
 mod deploy;
 mod docs;
+mod endpoints;
 mod exactly_once;
 mod faults;
 mod first_culprit;

@@ -24,7 +24,7 @@ const STATES: Record<string, Key> = { firing: "alert.firing", acknowledged: "ale
 const SEVERITIES: Record<string, Key> = { info: "severity.info", warning: "severity.warning", critical: "severity.critical" };
 const RULES: Record<string, Key> = {
   host_silent: "rule.host_silent", host_never_reported: "rule.host_never_reported", host_clock_ahead: "rule.host_clock_ahead",
-  host_clock_behind: "rule.host_clock_behind", host_clone_detected: "rule.host_clone_detected", notification_dead: "rule.notification_dead", host_enrolls_too_often: "rule.host_enrolls_too_often",
+  host_clock_behind: "rule.host_clock_behind", host_clone_detected: "rule.host_clone_detected", notification_dead: "rule.notification_dead", endpoint_down: "rule.endpoint_down", host_enrolls_too_often: "rule.host_enrolls_too_often",
   mass_silence: "rule.mass_silence", no_reports: "rule.no_reports", observation_gap: "rule.observation_gap",
 };
 
