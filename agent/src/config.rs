@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared_model::limits::{MAX_INTERVAL_MS, MIN_INTERVAL_MS};
 
+use crate::channel;
 use crate::collectors::process::titles;
 use crate::collectors::settings::Settings;
 use crate::collectors::{REGISTRY, block_device, filesystem, network_interface};
@@ -60,6 +61,8 @@ pub struct Config {
     pub network_interface: network_interface::Options,
     /// What the agent may cost.
     pub budget: BudgetConfig,
+    /// Who is told when no server answers.
+    pub fallback: channel::Options,
 }
 
 impl Default for Config {
@@ -80,6 +83,7 @@ impl Default for Config {
             block_device: block_device::Options::default(),
             network_interface: network_interface::Options::default(),
             budget: BudgetConfig::default(),
+            fallback: channel::Options::default(),
         }
     }
 }
@@ -253,6 +257,9 @@ impl Config {
         }
         if self.profile.cpu_cores.is_nan() || self.profile.cpu_cores < 0.0 {
             return range("profile.cpu_cores", "must be 0 or more".to_owned());
+        }
+        if !(5..=86_400).contains(&self.fallback.after_s) {
+            return range("fallback.after_s", "must lie between 5 and 86400".to_owned());
         }
         if !self.state_dir.is_absolute() {
             return range("state_dir", "must be an absolute path".to_owned());

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod causes;
 pub mod centre;
 pub mod certificate;
+pub mod channel;
 pub mod cli;
 pub mod collectors;
 pub mod config;

@@ -96,6 +96,8 @@ pub static CONNECTION_ROWS_FOLDED: Counter = Counter::new("connection_rows_folde
 pub static NAMESPACES_SHED: Counter = Counter::new("namespaces_shed");
 /// Network namespaces that could not be read in a tick.
 pub static NAMESPACES_UNREAD: Counter = Counter::new("namespaces_unread");
+/// Messages to the fallback channel that did not arrive.
+pub static FALLBACK_FAILED: Counter = Counter::new("fallback_failed");
 
 /// Every counter, in the order of this file.
 pub static ALL: &[&Counter] = &[
@@ -124,6 +126,7 @@ pub static ALL: &[&Counter] = &[
     &INTERVAL_LENGTHENED,
     &CLOCK_JUMPS,
     &REQUESTS_FAILED,
+    &FALLBACK_FAILED,
     &SOCKET_SEARCHES_CUT,
     &SOCKET_ENDS_LOST,
     &SOCKETS_SHED,

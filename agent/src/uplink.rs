@@ -13,6 +13,8 @@
 pub mod configuration;
 mod dead;
 mod disposition;
+mod exchange;
+pub mod fallback;
 mod goodbye;
 pub mod news;
 mod pace;
@@ -20,6 +22,7 @@ mod pace;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,15 +38,14 @@ use uuid::Uuid;
 
 use crate::identity::Identity;
 use crate::metrics;
-use crate::server_clock::{ServerClock, since_boot};
+use crate::server_clock::ServerClock;
 use crate::spool::{PeekLimits, Spool, SpooledRecord, Standing};
 use crate::tls::{self, TlsError};
 use disposition::{Disposition, disposition};
+use exchange::{Answer, exchange};
 use news::{Contact, Delivered};
 use pace::{Endpoints, Pace};
 
-/// Largest answer read.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// Refusals of one record alone before it is given up: a damaged transfer is no reason.
 const REFUSALS_BEFORE_REJECT: u32 = 3;
 
@@ -65,6 +67,8 @@ pub struct UplinkStatus {
     pub endpoint: Option<String>,
     /// When a server last took something or answered the cursor.
     pub last_success_at: Option<Instant>,
+    /// When a server last answered anything, were it a refusal.
+    pub last_answer_at: Option<Instant>,
     /// Failures since then.
     pub consecutive_failures: u32,
     /// The last failure, in words.
@@ -98,6 +102,8 @@ pub struct Uplink {
     contact: watch::Sender<Contact>,
     delivered: watch::Sender<Delivered>,
     clock: ServerClock,
+    /// Hosts of the fleet, as the server last said; 0: it did not.
+    fleet_size: AtomicU32,
     /// Another certificate: what failed with the last one need not wait.
     renewed: Notify,
 }
@@ -119,17 +125,6 @@ struct Delivery<'a> {
     /// The server said that another machine holds the identity, and nothing else since.
     cloned: bool,
     failures: u32,
-}
-
-/// An answer, read.
-struct Answer {
-    status: u16,
-    retry_after: Option<Duration>,
-    trust: Option<String>,
-    configuration: Option<String>,
-    body: Vec<u8>,
-    /// When it was asked for and read, since boot.
-    exchanged: (Duration, Duration),
 }
 
 /// How one request ended.
@@ -174,6 +169,7 @@ impl Uplink {
             contact: watch::channel(Contact::default()).0,
             delivered: watch::channel(Delivered::default()).0,
             clock: ServerClock::default(),
+            fleet_size: AtomicU32::new(0),
             renewed: Notify::new(),
         })
     }
@@ -321,6 +317,9 @@ impl Delivery<'_> {
             }
             None => format!("HTTP {}", answer.status),
         };
+        if answer.status == 200 || problem.is_some() {
+            lock(&self.uplink.status).last_answer_at = Some(Instant::now());
+        }
         let cloned = problem.as_ref().is_some_and(|p| p.code == ProblemCode::CloneDetected);
         if cloned && !std::mem::replace(&mut self.cloned, cloned) {
             tracing::error!(
@@ -441,6 +440,16 @@ impl Delivery<'_> {
         }
     }
 
+    fn note_success(&self, endpoint: &Url) {
+        let mut status = lock(&self.uplink.status);
+        *status = UplinkStatus {
+            endpoint: Some(endpoint.to_string()),
+            last_success_at: Some(Instant::now()),
+            last_answer_at: status.last_answer_at,
+            ..UplinkStatus::default()
+        };
+    }
+
     /// Notes how a request ended and waits as long as that asks for. False: stop.
     async fn account(&mut self, endpoint: &Url, outcome: Outcome) -> bool {
         let (error, wait) = match outcome {
@@ -448,11 +457,7 @@ impl Delivery<'_> {
                 self.endpoints.succeeded();
                 self.cloned = false;
                 self.failures = 0;
-                *lock(&self.uplink.status) = UplinkStatus {
-                    endpoint: Some(endpoint.to_string()),
-                    last_success_at: Some(Instant::now()),
-                    ..UplinkStatus::default()
-                };
+                self.note_success(endpoint);
                 self.pause(pause).await;
                 return true;
             }
@@ -488,17 +493,4 @@ impl Delivery<'_> {
             () = self.stop.cancelled() => false,
         }
     }
-}
-
-async fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
-    let asked = since_boot();
-    let mut response = request.send().await?;
-    Ok(Answer {
-        status: response.status().as_u16(),
-        retry_after: tls::retry_after(&response),
-        trust: news::trust(&response),
-        configuration: news::configuration(&response),
-        body: tls::read_capped(&mut response, MAX_ANSWER_BYTES).await?,
-        exchanged: (asked, since_boot()),
-    })
 }

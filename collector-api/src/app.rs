@@ -37,6 +37,7 @@ use crate::doors::{self, Door, DoorError, forwarded, layers, proxied};
 use crate::enroll::{self, EnrollState};
 use crate::error::Chain;
 use crate::health;
+use crate::ingest::fleet_size::FleetSize;
 use crate::ingest::witnesses::Witnesses;
 use crate::ingest::{self, IngestState, ReportWriter};
 use crate::lifecycle::Lifecycle;
@@ -267,11 +268,14 @@ fn agent_router(
     }
     let checks = Arc::new(CertificateChecks::new(store.clone(), CHECK_TTL));
     let contacts = checks.contacts();
-    let witnesses = Witnesses::new(config.endpoints());
-    let heard = (checks.contacts(), Arc::clone(&witnesses));
+    let witnesses = Witnesses::new(&config.endpoints());
+    let fleet_size = FleetSize::default();
+    let heard = (checks.contacts(), Arc::clone(&witnesses), fleet_size.clone());
     let ingest_state = IngestState::new(store.clone(), writer, &config.ingest, heard);
     let (contact_store, stop) = (store.clone(), lifecycle.stop.clone());
     lifecycle.spawn("contacts", async move { contacts.run(&contact_store, &stop).await });
+    let (size_store, stop) = (store.clone(), lifecycle.stop.clone());
+    lifecycle.spawn("fleet_size", async move { fleet_size.run(&size_store, &stop).await });
     let (witness_store, stop) = (store.clone(), lifecycle.stop.clone());
     lifecycle.spawn("witnesses", async move { witnesses.run(&witness_store, &stop).await });
     let enroll_state = EnrollState::new(store.clone(), authorities.clone(), config);

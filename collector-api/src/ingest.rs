@@ -33,6 +33,7 @@ use crate::store::reports::Outcome;
 mod admission;
 mod body;
 mod decode;
+pub mod fleet_size;
 mod goodbye;
 mod group;
 mod pace;
@@ -40,6 +41,7 @@ pub mod witnesses;
 pub mod writer;
 
 use admission::{Admission, Admitted};
+use fleet_size::FleetSize;
 use witnesses::Witnesses;
 pub use writer::ReportWriter;
 
@@ -67,6 +69,7 @@ pub struct IngestState {
     admission: Admission,
     contacts: Arc<Contacts>,
     witnesses: Arc<Witnesses>,
+    fleet_size: FleetSize,
     /// Decoding at the same time: as many as there are CPUs.
     decoders: Arc<Semaphore>,
 }
@@ -77,12 +80,12 @@ impl IngestState {
         store: Store,
         writer: ReportWriter,
         settings: &IngestSettings,
-        (contacts, witnesses): (Arc<Contacts>, Arc<Witnesses>),
+        (contacts, witnesses, fleet_size): (Arc<Contacts>, Arc<Witnesses>, FleetSize),
     ) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let admission = Admission::new(settings.memory_bytes);
         let decoders = Arc::new(Semaphore::new(cpus));
-        Self { writer, store, admission, contacts, witnesses, decoders }
+        Self { writer, store, admission, contacts, witnesses, fleet_size, decoders }
     }
 }
 
@@ -129,7 +132,7 @@ async fn post_reports(
     identity: AgentIdentity,
     headers: HeaderMap,
     body: Body,
-) -> ApiResult<Json<ReportsAnswer>> {
+) -> ApiResult<(HeaderMap, Json<ReportsAnswer>)> {
     let announced = body::check_headers(&headers)?;
     let place = place(&headers)?;
     state.writer.check_available()?;
@@ -145,7 +148,7 @@ async fn post_reports(
     state.contacts.settle(identity.host_id);
     state.witnesses.note(identity.host_id, &headers);
     answer.next_send_after_ms = state.pause();
-    Ok(Json(answer))
+    Ok((state.fleet_size.headers(), Json(answer)))
 }
 
 impl IngestState {

@@ -15,6 +15,10 @@ pub const ENDPOINTS_DOWN_HEADER: &str = "procfleet-endpoints-down";
 /// Most endpoints in [`ENDPOINTS_DOWN_HEADER`].
 pub const MAX_ENDPOINTS_DOWN: usize = 8;
 
+/// Header of the answer to reports: how many hosts the fleet has. Agents that no server answers decide by it how many of them
+/// say so.
+pub const FLEET_SIZE_HEADER: &str = "procfleet-fleet-size";
+
 /// 200 to `POST /v1/reports` and to `GET /v1/cursor?stream_id=…`: where the stream stands, committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportsAnswer {

@@ -27,6 +27,7 @@ pub mod connection;
 pub mod delivery;
 pub mod enrollment;
 pub mod goodbye;
+pub mod harmless;
 pub mod host;
 pub mod limits;
 pub mod problem;
@@ -42,7 +43,8 @@ pub use certificate::{
 pub use configuration::{Configuration, ConfigurationAnswer, ConfigurationStatus};
 pub use connection::{ConnectionSample, ConnectionScope, Direction, TransportProtocol};
 pub use delivery::{
-    ENDPOINTS_DOWN_HEADER, MAX_ENDPOINTS_DOWN, PLACE_HEADER, RejectedReport, ReportsAnswer,
+    ENDPOINTS_DOWN_HEADER, FLEET_SIZE_HEADER, MAX_ENDPOINTS_DOWN, PLACE_HEADER, RejectedReport,
+    ReportsAnswer,
 };
 pub use enrollment::{EnrollRequest, EnrollResponse, JoinToken, JoinTokenError};
 pub use goodbye::{Goodbye, GoodbyeNote};

@@ -30,6 +30,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::procfs::Root;
 use crate::spool::{Limits, Spool, SpoolError};
 use crate::tls;
+use crate::uplink::fallback::Fallback;
 use crate::uplink::{Uplink, UplinkConfig, UplinkError};
 
 /// How long the sampler has to append its last report before the agent ends without it.
@@ -111,10 +112,12 @@ pub fn run(local: Local) -> Result<(), RunError> {
         || uplink.status().consecutive_failures >= TROUBLE,
         uplink.offered_trust(),
     );
+    let fallback = Fallback::new(own.fallback.clone(), host_id, &own.state_dir);
     runtime.block_on(async {
         let follow = follower.run(&uplink, &stop);
+        let speak = fallback.run(&uplink, &stop);
         let supervise = supervise(signals, &mut sampling, &stop);
-        let ((), (), (), result) = tokio::join!(deliver, keep, follow, supervise);
+        let ((), (), (), (), result) = tokio::join!(deliver, keep, follow, speak, supervise);
         // An agent that failed says nothing: its host becomes silent, and somebody looks.
         if result.is_ok() {
             follower.desk.close();

@@ -1,15 +1,17 @@
 //! What the uplink tells the rest of the agent about the answers it gets.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use reqwest::Response;
 use shared_model::certificate::TRUST_HEADER;
 use shared_model::configuration::{CONFIGURATION_HEADER, HASH_LENGTH};
-use shared_model::{ProblemCode, RejectedReport};
+use shared_model::{FLEET_SIZE_HEADER, ProblemCode, RejectedReport};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Answer, Uplink};
+use super::Uplink;
+use super::exchange::Answer;
 
 /// Longest name of a set of authorities, bytes.
 const MAX_TRUST_ID_BYTES: usize = 64;
@@ -74,6 +76,9 @@ impl Uplink {
                 changed
             });
         }
+        if let Some(hosts) = answer.fleet_size {
+            self.fleet_size.store(hosts, Ordering::Relaxed);
+        }
         if let Some(named) = answer.configuration.take() {
             self.contact.send_modify(|contact| {
                 contact.count += 1;
@@ -115,4 +120,16 @@ pub(super) fn configuration(response: &Response) -> Option<String> {
 /// SHA-256 in lower-case hex.
 pub fn is_hash(text: &str) -> bool {
     text.len() == HASH_LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// How many hosts the fleet has.
+pub(super) fn fleet_size(response: &Response) -> Option<u32> {
+    response
+        .headers()
+        .get(FLEET_SIZE_HEADER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|hosts| *hosts > 0)
 }

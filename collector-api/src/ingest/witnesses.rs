@@ -30,7 +30,7 @@ pub struct Witnesses {
 
 impl Witnesses {
     /// Of these endpoints.
-    pub fn new(endpoints: Vec<String>) -> Arc<Self> {
+    pub fn new(endpoints: &[String]) -> Arc<Self> {
         let endpoints = endpoints.iter().map(|name| name.trim_end_matches('/').to_owned());
         Arc::new(Self { endpoints: endpoints.collect(), waiting: Mutex::default() })
     }
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn only_endpoints_of_ours_are_believed() {
         let names = ["https://a.example:7443/", "https://b.example:7443"];
-        let witnesses = Witnesses::new(names.map(str::to_owned).into());
+        let witnesses = Witnesses::new(&names.map(str::to_owned));
         let host_id = Uuid::nil();
         let heard = |text: &'static str| {
             let mut headers = HeaderMap::new();

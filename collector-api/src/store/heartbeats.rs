@@ -10,6 +10,18 @@ use uuid::Uuid;
 use super::{Store, StoreError};
 
 impl Store {
+    /// How many hosts are to report.
+    pub async fn fleet_size(&self) -> Result<u32, StoreError> {
+        let hosts = sqlx::query_scalar!(
+            r#"-- Store::fleet_size
+            select count(*) as "hosts!" from hosts where lifecycle = 'active'"#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::of("fleet_size"))?;
+        Ok(u32::try_from(hosts).unwrap_or(u32::MAX))
+    }
+
     /// Hosts that proved their identity just now. Their deadline moves on; what they said when they
     /// stopped is no longer true.
     pub async fn note_contacts(&self, hosts: &[Uuid]) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use collector_api::auth::AgentIdentity;
+use collector_api::ingest::fleet_size::FleetSize;
 use collector_api::ingest::witnesses::Witnesses;
 use collector_api::ingest::{self, IngestSettings, IngestState, ReportWriter};
 use collector_api::store::Store;
@@ -45,7 +46,7 @@ impl Replica {
             store.clone(),
             writer.clone(),
             &settings,
-            (Arc::default(), Witnesses::new(Vec::new())),
+            (Arc::default(), Witnesses::new(&[]), FleetSize::default()),
         );
         let router = Router::from(ingest::routes(state));
         let replica = Self { store, writer, stop, tasks, router };

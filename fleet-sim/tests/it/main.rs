@@ -16,6 +16,7 @@ mod deploy;
 mod docs;
 mod endpoints;
 mod exactly_once;
+mod fallback;
 mod faults;
 mod first_culprit;
 mod fleet;
