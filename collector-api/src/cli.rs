@@ -16,6 +16,7 @@ pub mod hosts;
 pub mod manual;
 pub mod output;
 pub mod profiles;
+mod release;
 pub mod table;
 pub mod tokens;
 
@@ -129,6 +130,9 @@ pub enum Command {
         #[command(subcommand)]
         command: audit::AuditCommand,
     },
+    /// Releases of the agent: keys, signatures, and the mirror that hosts install from. Files only.
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
     /// Look at the database, clocks, certificates, doors and versions, and say what to do. Fails if anything does.
     Doctor {
         /// Columns, or JSON.
@@ -185,6 +189,7 @@ impl Cli {
                 #[expect(clippy::disallowed_methods, reason = "the program's edge")]
                 doctor::run(config(), output, OffsetDateTime::now_utc).await
             }
+            Command::Release(command) => command.run(now),
             Command::Openapi => table::print(&document::yaml()),
             Command::Completions { shell } => manual::complete(shell),
             Command::Man { directory } => manual::man(&directory),

@@ -35,6 +35,7 @@ mod poison;
 mod proxied;
 mod purges;
 mod reader;
+mod releases;
 mod replicas;
 mod rollups;
 mod rotation;
