@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::alerts::sender::{Sender, SenderError};
 use crate::alerts::{alertmanager, delivery, ping, rules, sweep};
 use crate::api::{self, ApiState};
+use crate::artifacts::{self, ArtifactsState};
 use crate::auth::agent::{CHECK_TTL, CertificateChecks};
 use crate::auth::operator::OperatorAuth;
 use crate::authority::live::LiveAuthorities;
@@ -286,6 +287,7 @@ fn agent_router(
         .merge(ingest::routes(ingest_state))
         .merge(agents::routes(configuration_state))
         .merge(enroll::routes(enroll_state))
+        .merge(artifacts::routes(ArtifactsState::new(config)))
         .merge(health::routes(lifecycle.draining.clone()))
         .layer(Extension(checks))
         .layer(from_fn_with_state(live, agents::announce))

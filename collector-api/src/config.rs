@@ -71,6 +71,16 @@ pub struct Config {
     pub ingest: IngestSettings,
     /// Alerts and their messages.
     pub alerts: Alerts,
+    /// What hosts install.
+    pub artifacts: Artifacts,
+}
+
+/// `[artifacts]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Artifacts {
+    /// Where `procfleet-server release publish` put a release of the agent, for hosts to fetch; none: nothing is mirrored.
+    pub directory: Option<PathBuf>,
 }
 
 /// `[alerts]`
@@ -223,6 +233,7 @@ impl Default for Config {
             enrollment: Enrollment::default(),
             ingest: IngestSettings::default(),
             alerts: Alerts::default(),
+            artifacts: Artifacts::default(),
         }
     }
 }
@@ -342,6 +353,7 @@ impl Config {
             "enrollment",
             "ingest",
             "alerts",
+            "artifacts",
         ];
         let ours = environment.filter(|(name, _)| {
             name.strip_prefix(ENV_PREFIX).is_some_and(|key| {

@@ -16,7 +16,7 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::{api, configuration, enroll, health, ingest, openapi};
+use crate::{api, artifacts, configuration, enroll, health, ingest, openapi};
 
 const DESCRIPTION: &str = "\
 Process-level monitoring for a whole Linux fleet: which process on which host ate the CPU, memory, \
@@ -59,6 +59,7 @@ pub fn document() -> OpenApi {
     for part in [
         api::openapi(),
         enroll::openapi(),
+        artifacts::openapi(),
         configuration::agents::openapi(),
         ingest::openapi(),
         health::openapi(),

@@ -32,6 +32,9 @@ pub const FORWARDED_REFUSED: &str = "procfleet_server_forwarded_certificates_ref
 /// Signs of life not kept because too many waited for the database.
 pub const CONTACTS_SHED: &str = "procfleet_server_contacts_shed_total";
 
+/// Downloads of artifacts; `outcome` is `complete`, `broken_off`, `unreadable` or `refused`.
+pub const ARTIFACT_DOWNLOADS: &str = "procfleet_server_artifact_downloads_total";
+
 /// Requests for reports refused, and bodies of rejects dropped, to stay within limits; `place` names
 /// the limit.
 pub const INGEST_SHED: &str = "procfleet_ingest_shed_total";
@@ -134,6 +137,7 @@ fn describe() {
         FORWARDED_IGNORED,
         "Requests with a certificate in a header on the agent door"
     );
+    describe_counter!(ARTIFACT_DOWNLOADS, "Downloads of artifacts");
     describe_counter!(FORWARDED_REFUSED, "Requests refused for what the proxy forwarded");
     describe_counter!(
         INGEST_SHED,

@@ -158,6 +158,8 @@ problem_codes! {
     TooManyRecords = 413, "The request holds too many records";
     /// Content type or encoding is not the documented one.
     UnsupportedMediaType = 415, "The content type or encoding is not supported";
+    /// The file has nothing of the range of bytes asked for.
+    RangeNotSatisfiable = 416, "The range is not in the file";
     /// The CSR cannot be read, is not self-signed, or its key is not P-256.
     BadCsr = 422, "The certificate signing request is not acceptable";
     /// A field's value is outside its documented range, or the record does not match the protocol.

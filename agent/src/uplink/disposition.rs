@@ -100,6 +100,7 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::TokenExhausted
             | Code::TokenRevoked
             | Code::Forbidden
+            | Code::RangeNotSatisfiable
             | Code::NotFound
             | Code::MethodNotAllowed
             | Code::AmbiguousHost

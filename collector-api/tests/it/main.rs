@@ -3,6 +3,7 @@
 
 mod alerts;
 mod api;
+mod artifacts;
 mod authorities;
 mod bad_input;
 mod canaries;

@@ -79,6 +79,7 @@ const SERVER: Layers = &[
         &[
             "alerts",
             "api",
+            "artifacts",
             "auth",
             "authority",
             "config",
@@ -95,7 +96,7 @@ const SERVER: Layers = &[
             "web",
         ],
     ),
-    ("document", &["api", "configuration", "enroll", "health", "ingest", "openapi"]),
+    ("document", &["api", "artifacts", "configuration", "enroll", "health", "ingest", "openapi"]),
     // What answers requests, side by side; each is handed what it needs.
     (
         "api",
@@ -115,6 +116,7 @@ const SERVER: Layers = &[
     ("alerts", &["auth", "authority", "config", "error", "metrics", "selector", "store"]),
     ("configuration", &["auth", "error", "extract", "selector", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),
+    ("artifacts", &["authority", "config", "error", "extract", "metrics"]),
     ("health", &["error", "metrics"]),
     ("web", &["auth"]),
     ("ingest", &["auth", "error", "extract", "metrics", "store"]),
