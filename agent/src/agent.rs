@@ -4,6 +4,7 @@
 //! lacks only its position in the stream. It reads no clock: `run` (the loop with spool and
 //! uplink) and `once` (one tick, no server) pass the moment in.
 
+pub mod delivered;
 mod ending;
 pub mod pace;
 pub mod run;

@@ -60,6 +60,15 @@ pub enum Command {
         #[arg(long, value_enum)]
         reason: Leaving,
     },
+    /// Prints how many reports a server has taken of this host, also while the agent runs
+    Delivered {
+        /// Waits until there are more than these, and fails if they do not come
+        #[arg(long, value_name = "COUNT", requires = "wait")]
+        more_than: Option<u64>,
+        /// How long, such as 60s
+        #[arg(long, value_name = "TIME", value_parser = parse_interval)]
+        wait: Option<Duration>,
+    },
     /// Works on the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use agent::agent::delivered::delivered;
 use agent::agent::run::{RunError, run, say_goodbye};
 use agent::agent::start::{self, StartError};
 use agent::cli::{Cli, Command, ConfigCommand};
@@ -56,6 +57,9 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Top { interval } => top(&config, *interval)?,
         Command::Goodbye { reason } => {
             anyhow::ensure!(say_goodbye(&config, (*reason).into())?, "no server heard the goodbye");
+        }
+        Command::Delivered { more_than, wait } => {
+            say(&delivered(&config, *more_than, wait.unwrap_or_default())?.to_string())?;
         }
         Command::Config(ConfigCommand::Check) => say("the configuration is usable")?,
         Command::Config(ConfigCommand::Show { effective, format }) => {

@@ -223,6 +223,11 @@ impl std::fmt::Debug for Spool {
     }
 }
 
+/// The stream in use in a spool that another process may have open; none: nothing was ever spooled there.
+pub fn stream_in(dir: &Path) -> Option<Uuid> {
+    stream::read_mark(dir)
+}
+
 impl Spool {
     /// Opens or creates the spool in `dir`, locks it, and reads back what an earlier run left.
     pub fn open(dir: &Path, limits: Limits, host_id: Uuid) -> Result<Self, SpoolError> {

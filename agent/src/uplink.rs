@@ -11,6 +11,7 @@
 //! fresh reports before the backlog (a second stream would do it).
 
 pub mod configuration;
+mod cursor;
 mod dead;
 mod disposition;
 mod exchange;

@@ -44,7 +44,9 @@ use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::alerts::sender::Sender;
+use crate::auth::join_token::InstallUrl;
 use crate::auth::operator::OperatorAuth;
+use crate::authority::live::LiveAuthorities;
 use crate::store::Store;
 
 /// What the handlers need.
@@ -63,6 +65,8 @@ pub struct ApiState {
     pub sender: Sender,
     /// Where agents find the agent door: part of every token.
     pub agent_endpoints: Arc<[String]>,
+    /// Where hosts fetch the install script, and whose pin says that it is ours; none: nothing is mirrored.
+    pub install: Option<Arc<(InstallUrl, LiveAuthorities)>>,
     /// Whether the door itself speaks TLS: cookies are then for TLS only.
     pub secure_cookies: bool,
 }

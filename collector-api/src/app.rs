@@ -172,17 +172,10 @@ pub async fn start(
         proxy_protocol_from: config.agent_door.proxy_protocol_from.clone(),
         router: layers::wrap("agent", agents.clone().layer(from_fn(forwarded::ignore))),
     };
-    let operator_limit = config.operator_door.max_connections;
-    let operator_door = Door {
-        name: "operator",
-        listener: operator_listener,
-        limits: ConnectionLimits::new("operator", operator_limit, operator_limit),
-        max_age: doors::MAX_OPERATOR_CONNECTION_AGE,
-        tls: operator_tls,
-        only_from: None,
-        proxy_protocol_from: Vec::new(),
-        router: operator_door_router(config, &store, &sender, lifecycle, metrics.clone())?,
-    };
+    let known = (lifecycle, keeper.authorities());
+    let router = operator_door_router(config, &store, &sender, known, metrics.clone())?;
+    let most = config.operator_door.max_connections;
+    let operator_door = operator_door(operator_listener, most, operator_tls, router);
     let proxied = match config.proxied_door.listen {
         None => None,
         Some(listen) => {
@@ -201,6 +194,25 @@ pub async fn start(
     lifecycle.spawn("operator_door", operator_door.run(lifecycle.clone()));
     tracing::info!(agent = %addresses.agent, operator = %addresses.operator, "listening");
     Ok(addresses)
+}
+
+/// The door of the operators.
+fn operator_door(
+    listener: tokio::net::TcpListener,
+    most: usize,
+    tls: Option<LiveTls>,
+    router: Router,
+) -> Door {
+    Door {
+        name: "operator",
+        listener,
+        limits: ConnectionLimits::new("operator", most, most),
+        max_age: doors::MAX_OPERATOR_CONNECTION_AGE,
+        tls,
+        only_from: None,
+        proxy_protocol_from: Vec::new(),
+        router,
+    }
 }
 
 /// What this server says of itself.
@@ -287,7 +299,7 @@ fn agent_router(
         .merge(ingest::routes(ingest_state))
         .merge(agents::routes(configuration_state))
         .merge(enroll::routes(enroll_state))
-        .merge(artifacts::routes(ArtifactsState::new(config)))
+        .merge(artifacts::routes(ArtifactsState::new(config, authorities.clone())))
         .merge(health::routes(lifecycle.draining.clone()))
         .layer(Extension(checks))
         .layer(from_fn_with_state(live, agents::announce))
@@ -300,7 +312,7 @@ fn operator_door_router(
     config: &Config,
     store: &Store,
     sender: &Sender,
-    lifecycle: &Lifecycle,
+    (lifecycle, authorities): (&Lifecycle, LiveAuthorities),
     metrics: PrometheusHandle,
 ) -> Result<Router, StartError> {
     let url = config.database_url()?.expose();
@@ -311,6 +323,7 @@ fn operator_door_router(
         ca_key_file: config.ca_key_file.clone(),
         sender: sender.clone(),
         agent_endpoints: config.endpoints().into(),
+        install: config.install_url().map(|url| Arc::new((url, authorities))),
         secure_cookies: config.operator_door.tls_certificate_file.is_some(),
     };
     let router = OpenApiRouter::default()

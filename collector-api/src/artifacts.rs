@@ -10,6 +10,7 @@
 
 mod download;
 mod range;
+mod script;
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -28,12 +29,15 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::auth::join_token::InstallUrl;
+use crate::authority::live::LiveAuthorities;
 use crate::config::Config;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::Path;
 use crate::metrics::ARTIFACT_DOWNLOADS;
 use download::Download;
 use range::Wanted;
+use script::Script;
 
 /// Downloads of one replica at a time.
 pub const MAX_DOWNLOADS: usize = 50;
@@ -51,14 +55,20 @@ const MANIFEST: &str = "manifest.json";
 pub struct ArtifactsState {
     directory: Option<Arc<FilePath>>,
     downloads: Arc<Semaphore>,
+    endpoints: Arc<[String]>,
+    install_url: Option<Arc<InstallUrl>>,
+    authorities: LiveAuthorities,
 }
 
 impl ArtifactsState {
     /// State of one replica.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, authorities: LiveAuthorities) -> Self {
         Self {
             directory: config.artifacts.directory.as_deref().map(Arc::from),
             downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
+            endpoints: config.endpoints().into(),
+            install_url: config.install_url().map(Arc::new),
+            authorities,
         }
     }
 
@@ -76,7 +86,10 @@ crate::problems! {
 }
 
 fn router() -> OpenApiRouter<ArtifactsState> {
-    OpenApiRouter::default().routes(routes!(get_manifest)).routes(routes!(get_artifact))
+    OpenApiRouter::default()
+        .routes(routes!(get_manifest))
+        .routes(routes!(get_artifact))
+        .routes(routes!(get_install_script))
 }
 
 /// The routes, for the agent door.
@@ -96,6 +109,32 @@ async fn get_manifest(State(state): State<ArtifactsState>) -> ApiResult<Response
     let (bytes, _) = read_release(state.directory()?).await?;
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
     Ok((headers, bytes).into_response())
+}
+
+/// The script that installs the agent of this release on a host, repairs and removes it. Needs no client certificate.
+#[utoipa::path(get, path = "/v1/install.sh", tag = "agents",
+    responses((status = 200, description = "A POSIX shell script", body = String, content_type = "text/x-shellscript"), ManifestProblems))]
+async fn get_install_script(State(state): State<ArtifactsState>) -> ApiResult<Response> {
+    let directory = state.directory()?;
+    let (_, release) = read_release(directory).await?;
+    let manifest = release
+        .unverified()
+        .map_err(|error| unreadable(&directory.join(MANIFEST), std::io::Error::other(error)))?;
+    let authorities = Arc::clone(&state.authorities.borrow());
+    let public_url = state.install_url.as_deref().filter(|url| url.is_public);
+    let script = Script {
+        manifest: &manifest,
+        endpoints: &state.endpoints,
+        public_url: public_url.map(|url| url.url.as_str()),
+        pins: &authorities.trust.server_pins,
+        authorities_pem: &authorities.trust.server_bundle_pem,
+    };
+    let text = script.render().map_err(|error| {
+        let detail = "The install script cannot be made; the server's log has the details.";
+        ApiError::new(ProblemCode::Internal, detail).caused_by(error)
+    })?;
+    let headers = [(CONTENT_TYPE, "text/x-shellscript"), (CACHE_CONTROL, "no-cache")];
+    Ok((headers, text).into_response())
 }
 
 /// The published release and its bytes.

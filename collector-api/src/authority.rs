@@ -19,6 +19,8 @@ pub mod sealing;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -68,6 +70,9 @@ pub struct Authority {
     /// beside its own, so that a host that missed the rotation finds the way from what it trusts. It then
     /// fetches what to trust now. Empty before the first rotation, and for the client authority.
     pub bridge_pem: String,
+    /// The key of the doors' certificates, the same on every replica for this authority's life, so that it can be pinned by
+    /// who knows no authorities ([`door_pin`](Self::door_pin)). None: an authority of before there was one, and the client's.
+    pub(crate) door_key: Option<KeyPair>,
     pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
@@ -88,6 +93,8 @@ pub struct Trust {
     pub server_bundle_pem: String,
     /// Client authorities, PEM, for proxies that end TLS.
     pub client_bundle_pem: String,
+    /// SHA-256 of the server authorities' keys (`SubjectPublicKeyInfo`), lower-case hex.
+    pub server_pins: Vec<String>,
     /// Verifies hosts' certificates: chain, validity, usage. Made once per set, not per request.
     pub client_verifier: Arc<dyn ClientCertVerifier>,
     /// 32 hex digits, of the server bundle and of who signs the agents' certificates: another one means
@@ -101,6 +108,8 @@ impl Trust {
             let of_purpose = rows.iter().filter(|row| row.purpose == purpose.as_str());
             of_purpose.map(|row| row.certificate_pem.as_str()).collect()
         };
+        let servers = rows.iter().filter(|row| row.purpose == Purpose::Server.as_str());
+        let server_pins = servers.map(|row| hex(&row.spki_sha256)).collect();
         let (server_bundle_pem, client_bundle_pem) =
             (bundle(Purpose::Server), bundle(Purpose::Client));
         let unreadable = || AuthorityError::Certificate {
@@ -120,7 +129,7 @@ impl Trust {
                 .build()
                 .map_err(|_| unreadable())?;
         let id = trust_id(rows);
-        Ok(Self { server_bundle_pem, client_bundle_pem, client_verifier, id })
+        Ok(Self { server_bundle_pem, client_bundle_pem, server_pins, client_verifier, id })
     }
 }
 
@@ -223,6 +232,10 @@ fn make(
     let certificate = parameters.self_signed(&key_pair).map_err(failed)?;
     let bridge = before.map(|before| before.bridge_to(parameters.clone(), &key_pair));
     let authority_id = Uuid::now_v7();
+    let mut keys = key_pair.serialize_der();
+    if purpose == Purpose::Server {
+        keys.extend(KeyPair::generate().map_err(failed)?.serialize_der());
+    }
     Ok(AuthorityRow {
         authority_id,
         purpose: purpose.as_str().into(),
@@ -230,7 +243,7 @@ fn make(
         certificate_pem: certificate.pem(),
         bridge_pem: bridge.transpose().map_err(failed)?.unwrap_or_default(),
         spki_sha256: Sha256::digest(key_pair.subject_public_key_info()).to_vec(),
-        sealed_private_key: key.seal(authority_id, purpose.as_str(), key_pair.serialized_der())?,
+        sealed_private_key: key.seal(authority_id, purpose.as_str(), &keys)?,
         sealing_key_id: key.id().to_owned(),
         not_after: parameters.not_after,
         state_changed_at: now,
@@ -247,9 +260,14 @@ fn open_one(
         return Err(SealingError::OtherKey { wanted: row.sealing_key_id.clone() }.into());
     }
     let der = key.open(row.authority_id, purpose.as_str(), &row.sealed_private_key)?;
-    let pkcs8 = PrivatePkcs8KeyDer::from(der.as_slice());
-    let key_pair = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ECDSA_P256_SHA256)
-        .map_err(failed)?;
+    let read = |der: &[u8]| {
+        let pkcs8 = PrivatePkcs8KeyDer::from(der);
+        KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(failed)
+    };
+    let (own, door) = der.split_at(first_key(&der).unwrap_or(der.len()));
+    let key_pair = read(own)?;
+    let door_key = (!door.is_empty()).then(|| read(door)).transpose()?;
     let certificate_der = CertificateDer::from_pem_slice(row.certificate_pem.as_bytes())
         .map_err(|_| failed(rcgen::Error::CouldNotParseCertificate))?;
     let issuer = Issuer::from_ca_cert_der(&certificate_der, key_pair).map_err(failed)?;
@@ -258,6 +276,26 @@ fn open_one(
         certificate_pem: row.certificate_pem.clone(),
         certificate_der,
         bridge_pem: row.bridge_pem.clone(),
+        door_key,
         issuer,
     })
+}
+
+/// Bytes of the first of two keys in a row: a PKCS #8 key is one DER sequence, which says how long it is. None: it
+/// does not say so within the bytes there are.
+fn first_key(der: &[u8]) -> Option<usize> {
+    let length = match *der.get(..3)? {
+        [0x30, length, _] if length < 0x80 => 2 + usize::from(length),
+        [0x30, 0x81, length] => 3 + usize::from(length),
+        _ => return None,
+    };
+    (length <= der.len()).then_some(length)
+}
+
+impl Authority {
+    /// What `curl --pinnedpubkey` takes after `sha256//`: the SHA-256 of the door key's `SubjectPublicKeyInfo`, base64.
+    pub fn door_pin(&self) -> Option<String> {
+        let key = self.door_key.as_ref()?;
+        Some(STANDARD.encode(Sha256::digest(key.subject_public_key_info())))
+    }
 }

@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::auth::join_token::InstallUrl;
 use crate::ingest::IngestSettings;
 use network::Network;
 use public_url::PublicUrl;
@@ -81,6 +82,9 @@ pub struct Config {
 pub struct Artifacts {
     /// Where `procfleet-server release publish` put a release of the agent, for hosts to fetch; none: nothing is mirrored.
     pub directory: Option<PathBuf>,
+    /// Where hosts reach these routes under a certificate that they trust anyway, such as `https://get.example`; none: at
+    /// the first of `agent_endpoints`, by the pin of its key.
+    pub public_url: Option<String>,
 }
 
 /// `[alerts]`
@@ -390,6 +394,14 @@ impl Config {
     /// Where the database is, or how to say it.
     pub fn database_url(&self) -> Result<&DatabaseUrl, ConfigError> {
         self.database_url.as_ref().ok_or(ConfigError::NoDatabase)
+    }
+
+    /// Where hosts fetch the install script; none: nothing is mirrored.
+    pub fn install_url(&self) -> Option<InstallUrl> {
+        self.artifacts.directory.as_ref()?;
+        let is_public = self.artifacts.public_url.is_some();
+        let url = self.artifacts.public_url.clone().or_else(|| self.endpoints().into_iter().next());
+        Some(InstallUrl { url: url?.trim_end_matches('/').to_owned(), is_public })
     }
 
     /// What tokens and enrolment answers tell agents to connect to: `agent_endpoints`, else the

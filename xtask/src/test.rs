@@ -15,7 +15,8 @@ use crate::run::{cargo, exists, shown};
 use crate::{apt, progress::Step, schemathesis, web};
 
 /// Programs that tests start, with their Debian packages.
-pub(crate) const PROGRAMS: [(&str, &str); 12] = [
+pub(crate) const PROGRAMS: [(&str, &str); 13] = [
+    ("busybox", "busybox-static"),
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("faketime", "faketime"),

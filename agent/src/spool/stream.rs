@@ -28,7 +28,7 @@ pub(super) fn write_mark(spool: &Path, stream_id: Uuid) -> io::Result<()> {
     crate::durable::write(&mark(spool), format!("{stream_id}\n").as_bytes())
 }
 
-fn read_mark(spool: &Path) -> Option<Uuid> {
+pub(super) fn read_mark(spool: &Path) -> Option<Uuid> {
     fs::read_to_string(mark(spool)).ok()?.trim().parse().ok()
 }
 

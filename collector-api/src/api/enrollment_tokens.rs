@@ -85,6 +85,9 @@ struct CreatedEnrollmentToken {
     token_id: Uuid,
     /// The whole token, `pfj1_…`: what `procfleet-agent enroll` asks for. Shown here and never again.
     paste: String,
+    /// What installs the agent on a host: it asks for the token there, or reads it from a file named after
+    /// `--token-file`. Null: this server mirrors no release.
+    install_command: Option<String>,
 }
 
 /// Makes a token. The answer holds its secret, which is not stored and cannot be shown again.
@@ -110,7 +113,11 @@ async fn create_enrollment_token(
     let actor = operator.actor();
     let token = join_token::create(&state.writers, endpoints, &request, &actor).await;
     let token = token.map_err(refusal)?;
-    let answer = CreatedEnrollmentToken { token_id: token.id, paste: token.to_paste() };
+    let install_command = state.install.as_deref().and_then(|(url, authorities)| {
+        join_token::install_command(url, authorities.borrow().server.door_pin().as_deref())
+    });
+    let answer =
+        CreatedEnrollmentToken { token_id: token.id, paste: token.to_paste(), install_command };
     Ok((StatusCode::CREATED, Answer(answer)))
 }
 

@@ -5,6 +5,8 @@
 main() {
 set -eu
 umask 077
+began=$(pwd)
+cd /
 
 version='@VERSION@'
 artifacts='@ARTIFACTS@'
@@ -57,10 +59,10 @@ has_systemd() { has systemctl && [ -d /run/systemd/system ]; }
 
 # Makes a directory and those above it, each of mode $1, and remembers which.
 directory() {
-    if [ -d "$2" ]; then return; fi
-    directory 0755 "${2%/*}/."
-    mkdir -m "$1" "${2%/.}"
-    made="directory ${2%/.}
+    if [ -z "$2" ] || [ -d "$2" ]; then return; fi
+    directory 0755 "${2%/*}"
+    mkdir -m "$1" "$2"
+    made="directory $2
 $made"
 }
 
@@ -260,6 +262,7 @@ install() {
         case $1 in
         --token-file | --binary)
             if [ $# -lt 2 ]; then fail "$1 needs a file"; fi
+            case $2 in /*) ;; *) set -- "$1" "$began/$2" ;; esac
             if [ ! -f "$2" ]; then fail "$2 is not a file"; fi
             if [ "$1" = --binary ]; then given=$2; else token_file=$2; fi
             shift 2

@@ -44,6 +44,15 @@ pub enum CreateTokenError {
     Random(#[from] NoRandomness),
 }
 
+/// Where hosts fetch the install script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstallUrl {
+    /// Without a slash at its end.
+    pub url: String,
+    /// Its certificate is one that hosts trust anyway.
+    pub is_public: bool,
+}
+
 /// What the operator wants.
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
@@ -66,6 +75,20 @@ pub struct TokenRequest {
 /// Whether a name can be stored and shown.
 pub fn is_name(name: &str) -> bool {
     !name.trim().is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control)
+}
+
+/// What installs the agent on a host, without a secret: the script asks for the token there. Who answers is known by the pin of
+/// its key, as nobody trusts our authority yet. None: there is no pin, and nothing is run that anybody could have sent.
+pub fn install_command(url: &InstallUrl, door_pin: Option<&str>) -> Option<String> {
+    let pinned = match (url.is_public, door_pin) {
+        (true, _) => String::new(),
+        (false, Some(pin)) => format!("-k --pinnedpubkey 'sha256//{pin}' "),
+        (false, None) => return None,
+    };
+    let url = &url.url;
+    Some(format!(
+        "curl -fsS {pinned}{url}/v1/install.sh -o procfleet-install.sh && sudo sh procfleet-install.sh"
+    ))
 }
 
 /// Stores a token's digest and gives its paste, which is never shown again.

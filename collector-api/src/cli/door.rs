@@ -68,8 +68,8 @@ pub struct Paging {
 pub enum Via {
     /// A running server.
     Rest(Client),
-    /// The database; tokens lead to these endpoints.
-    Direct(Store, Vec<String>),
+    /// The database, by this configuration.
+    Direct(Store, Box<Config>),
 }
 
 impl Door {
@@ -93,7 +93,7 @@ impl Door {
     ) -> anyhow::Result<Via> {
         if direct.direct {
             let config = config()?;
-            return Ok(Via::Direct(super::connect(&config).await?, config.endpoints()));
+            return Ok(Via::Direct(super::connect(&config).await?, Box::new(config)));
         }
         Ok(Via::Rest(self.client(key)?))
     }

@@ -147,11 +147,11 @@ impl ReleaseCommand {
 }
 
 fn said(manifest: &Manifest) -> String {
-    let mut text = format!("release {} ({})\n", manifest.seq, manifest.version);
-    for artifact in &manifest.artifacts {
-        text += &format!("{}  {:>10} bytes  {}\n", artifact.sha256, artifact.size, artifact.target);
-    }
-    text
+    let mut lines = vec![format!("release {} ({})", manifest.seq, manifest.version)];
+    lines.extend(manifest.artifacts.iter().map(|artifact| {
+        format!("{}  {:>10} bytes  {}", artifact.sha256, artifact.size, artifact.target)
+    }));
+    lines.join("\n") + "\n"
 }
 
 /// `TARGET=FILE`.

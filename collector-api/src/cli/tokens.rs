@@ -1,5 +1,6 @@
 //! `tokens`: enrolment tokens.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use super::door::{Paging, Via};
 use super::output::give_secret;
 use super::table::{Column, Output, print_page};
 use crate::auth::join_token::{self, TokenRequest};
+use crate::authority;
+use crate::config::Config;
+use crate::store::Store;
 use crate::store::audit::Actor;
 
 const COLUMNS: &[Column] = &[
@@ -90,6 +94,10 @@ impl TokensCommand {
                 };
                 let made = create(via, &request).await?;
                 tracing::info!(token.id = %made["token_id"], "enrolment token made");
+                if let Some(command) = made["install_command"].as_str() {
+                    // Not on stdout: the token is the only line there.
+                    writeln!(io::stderr(), "on a host, where it asks for the token:\n{command}")?;
+                }
                 give_secret(made, "paste", secret_file.as_deref(), output)
             }
             Self::List(paging) => print_page(&list(via, &paging).await?, COLUMNS, output),
@@ -110,12 +118,21 @@ async fn create(via: &Via, request: &TokenRequest) -> anyhow::Result<Value> {
             let path = ["enrollment-tokens"];
             Ok(client.send(Method::POST, &path, Some(&body), None).await?.body)
         }
-        Via::Direct(store, endpoints) => {
+        Via::Direct(store, config) => {
             let token =
-                join_token::create(store, endpoints.clone(), request, &Actor::cli()).await?;
-            Ok(json!({ "token_id": token.id, "paste": token.to_paste() }))
+                join_token::create(store, config.endpoints(), request, &Actor::cli()).await?;
+            let command = install_command(store, config).await?;
+            let paste = token.to_paste();
+            Ok(json!({ "token_id": token.id, "paste": paste, "install_command": command }))
         }
     }
+}
+
+/// As a server says it.
+async fn install_command(store: &Store, config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(url) = config.install_url() else { return Ok(None) };
+    let authorities = authority::open(&store.authorities().await?, &config.ca_key_file)?;
+    Ok(join_token::install_command(&url, authorities.server.door_pin().as_deref()))
 }
 
 async fn list(via: &Via, paging: &Paging) -> anyhow::Result<Value> {

@@ -1,7 +1,7 @@
 //! TLS of both doors: 1.2 and 1.3, ring, HTTP/1.1.
 //!
-//! The agent door's certificate exists in memory only: each replica issues itself one for its names,
-//! and another after two thirds of its life or when the authority changes. It is sent with its authority, whose key agents pin at
+//! The agent door's certificate exists in memory only: each replica issues itself one for its names, with the key that
+//! came with the authority, and another after two thirds of its life or when the authority changes. It is sent with its authority, whose key agents pin at
 //! first contact. Client certificates are optional in the handshake, because a host that enrols has
 //! none; one that is shown must be of our client authority, or the handshake fails.
 
@@ -135,8 +135,14 @@ fn certified(
     names: &[String],
     now: OffsetDateTime,
 ) -> Result<CertifiedKey, TlsError> {
-    let key = KeyPair::generate().map_err(TlsError::Issue)?;
-    let leaf = authority.issue_server(names, &key, SERVER_LIFE, now).map_err(TlsError::Issue)?;
+    let own;
+    let key = if let Some(key) = &authority.door_key {
+        key
+    } else {
+        own = KeyPair::generate().map_err(TlsError::Issue)?;
+        &own
+    };
+    let leaf = authority.issue_server(names, key, SERVER_LIFE, now).map_err(TlsError::Issue)?;
     let mut chain = vec![leaf.der().clone(), authority.certificate_der.clone()];
     for bridge in CertificateDer::pem_slice_iter(authority.bridge_pem.as_bytes()) {
         chain.push(bridge.map_err(|_| TlsError::Issue(rcgen::Error::CouldNotParseCertificate))?);

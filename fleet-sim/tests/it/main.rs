@@ -21,6 +21,7 @@ mod faults;
 mod first_culprit;
 mod fleet;
 mod goodbye;
+mod install;
 mod kernel_to_table;
 mod kit;
 mod load_balancer;

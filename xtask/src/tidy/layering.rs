@@ -116,14 +116,14 @@ const SERVER: Layers = &[
     ("alerts", &["auth", "authority", "config", "error", "metrics", "selector", "store"]),
     ("configuration", &["auth", "error", "extract", "selector", "store"]),
     ("enroll", &["auth", "authority", "config", "doors", "error", "extract", "metrics", "store"]),
-    ("artifacts", &["authority", "config", "error", "extract", "metrics"]),
+    ("artifacts", &["auth", "authority", "config", "error", "extract", "metrics"]),
     ("health", &["error", "metrics"]),
     ("web", &["auth"]),
     ("ingest", &["auth", "error", "extract", "metrics", "store"]),
     ("maintenance", &["error", "metrics", "store"]),
     // What lets requests in.
     ("doors", &["auth", "authority", "config", "error", "lifecycle", "metrics"]),
-    ("config", &["ingest"]),
+    ("config", &["auth", "ingest"]),
     ("authority", &["auth", "store"]),
     ("auth", &["error", "metrics", "store"]),
     // The ground.

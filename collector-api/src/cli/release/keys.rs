@@ -41,7 +41,8 @@ pub(super) fn generate(file: &Path) -> anyhow::Result<PublicKey> {
 pub(super) fn read(file: &Path) -> anyhow::Result<Ed25519KeyPair> {
     let name = file.display();
     let meta = fs::metadata(file).with_context(|| format!("cannot read {name}"))?;
-    ensure!(meta.mode() & 0o077 == 0, "{name} can be read by others: set its mode to 0600");
+    let others = meta.mode() & 0o077;
+    ensure!(others == 0, "{name} can be read by others: set its mode to 0600");
     let pem = fs::read(file).with_context(|| format!("cannot read {name}"))?;
     let der = PrivatePkcs8KeyDer::from_pem_slice(&pem)
         .map_err(|_| anyhow!("{name} holds no private key in PEM (PKCS #8)"))?;

@@ -67,6 +67,7 @@ impl Api {
             ca_key_file: "/nonexistent/ca.key".into(),
             sender: Sender::new("/nonexistent/ca.key".into(), &Alerts::default()).unwrap(),
             agent_endpoints: ["https://127.0.0.1:7443".to_owned()].into(),
+            install: None,
             secure_cookies: false,
         };
         Self { router: api::routes(state).into(), database, store, keys }

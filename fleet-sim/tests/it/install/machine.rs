@@ -104,7 +104,7 @@ impl Machine {
         let target = self.inner.to_string();
         let mut command = Command::new("nsenter");
         command
-            .args(["--target", &target, "--mount", "--pid", "--root", "--wd=/", "--", program])
+            .args(["--target", &target, "--mount", "--pid", "--root", "--wdns=/", "--", program])
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null());

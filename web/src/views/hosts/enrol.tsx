@@ -7,18 +7,22 @@ import { Failed } from "../../components/states";
 import { t } from "../../texts";
 import { labelsIn } from "./labels";
 
-const command = (paste: string): string =>
+type Made = Schemas["CreatedEnrollmentToken"];
+
+// Where the server mirrors a release the agent is installed as well; elsewhere it is there already, from a package.
+const command = ({ paste, install_command }: Made): string =>
   [
     "sudo install -m 600 /dev/stdin /root/procfleet-token <<'TOKEN'",
     paste,
     "TOKEN",
-    "sudo procfleet-agent enroll --token-file /root/procfleet-token",
-    "sudo systemctl enable --now procfleet-agent",
+    ...(install_command
+      ? [`${install_command} --token-file /root/procfleet-token`]
+      : ["sudo procfleet-agent enroll --token-file /root/procfleet-token", "sudo systemctl enable --now procfleet-agent"]),
   ].join("\n");
 
-function Command({ paste }: { paste: string }): VNode {
+function Command({ token }: { token: Made }): VNode {
   const [copied, copy] = useState(false);
-  const text = command(paste);
+  const text = command(token);
   const write = (): void => {
     navigator.clipboard.writeText(text).then(() => copy(true), () => undefined);
   };
@@ -37,16 +41,16 @@ export function Enrol({ made }: { made: () => void }): VNode {
   const [uses, setUses] = useState("1");
   const [labels, label] = useState("");
   const [ephemeral, comeAndGo] = useState(false);
-  const [paste, show] = useState<string | null>(null);
+  const [token, show] = useState<Made | null>(null);
   const [error, fail] = useState<Refusal | null>(null);
   const submit = (event: Event): void => {
     event.preventDefault();
     const typed = labelsIn(labels.split(","));
     if (typed.wrong !== null) return fail(new Refusal(0, "invalid", t("act.labelsWrong", { line: typed.wrong })));
     const body = { name: name.trim(), ttl_s: Number(hours) * 3600, max_uses: uses === "" ? null : Number(uses), labels: typed.labels, ephemeral };
-    ask<Schemas["CreatedEnrollmentToken"]>("/v1/enrollment-tokens", { method: "POST", body }).then(
-      (token) => {
-        show(token.paste);
+    ask<Made>("/v1/enrollment-tokens", { method: "POST", body }).then(
+      (created) => {
+        show(created);
         fail(null);
         made();
       },
@@ -66,7 +70,7 @@ export function Enrol({ made }: { made: () => void }): VNode {
         <button type="submit" class="primary">{t("enrol.submit")}</button>
       </form>
       {error && <Failed error={error} />}
-      {paste && <Command key={paste} paste={paste} />}
+      {token && <Command key={token.token_id} token={token} />}
     </section>
   );
 }
