@@ -2,7 +2,8 @@
 //!
 //! The server is a mirror and nothing else. `[artifacts] directory` holds one release: `manifest.json`, a signed
 //! [`Release`], and its binaries, each under its SHA-256. Nothing here is secret and nothing is trusted for coming from
-//! here: agents verify signatures, the install script a hash. So these routes need no client certificate.
+//! here: the install script holds a hash, and signatures are for agents that update themselves (not built yet). So these
+//! routes need no client certificate.
 //!
 //! A binary is asked for by its hash alone, 64 hexadecimal digits: another path cannot be written. At most
 //! [`MAX_DOWNLOADS`] are under way; a download whose reader stands still for [`STALL`], or that takes longer than
