@@ -105,17 +105,31 @@ impl Endpoints {
         if self.probing {
             self.current = 0;
         }
+        if self.are_all_down() {
+            // What failed all of them was nearer than they: nothing is known of the others.
+            self.down.fill(false);
+        }
         self.down[self.current] = false;
     }
 
-    /// Those that failed too often and did not answer since.
+    fn are_all_down(&self) -> bool {
+        self.down.iter().all(|is_down| *is_down)
+    }
+
+    /// Those that failed while another one answered, and did not answer since; without the one that is asked.
     pub(super) fn down(&self) -> impl Iterator<Item = usize> {
-        self.down.iter().enumerate().filter_map(|(index, is_down)| is_down.then_some(index))
+        let asked = if self.probing { 0 } else { self.current };
+        let some = !self.are_all_down();
+        let down = self.down.iter().enumerate();
+        down.filter_map(move |(index, is_down)| {
+            (some && *is_down && index != asked).then_some(index)
+        })
     }
 
     /// It did not, or refused. A failed try of the first says nothing of the one in use.
     pub(super) fn failed(&mut self) {
         if self.probing {
+            self.down[0] = true;
             return;
         }
         self.failures += 1;
@@ -169,9 +183,36 @@ mod tests {
         endpoints.failed();
         assert_eq!(endpoints.choose(minute(11), probe, 0.5), 1, "back at once");
         assert_eq!(endpoints.choose(minute(20), probe, 0.5), 0);
-        assert_eq!(endpoints.down().collect::<Vec<_>>(), [0]);
+        assert_eq!(endpoints.down().count(), 0, "of the one that is asked nothing is said");
         endpoints.succeeded();
         assert_eq!(endpoints.down().count(), 0, "it answered");
         assert_eq!(endpoints.choose(minute(20), probe, 0.5), 0);
+    }
+    #[test]
+    fn an_outage_of_all_says_nothing_of_one() {
+        let (now, probe) = (Instant::now(), Duration::from_mins(10));
+        for count in [1, 2, 3] {
+            let mut endpoints = Endpoints::new(count);
+            for _ in 0..3 * count {
+                endpoints.choose(now, probe, 0.5);
+                endpoints.failed();
+            }
+            endpoints.choose(now, probe, 0.5);
+            assert_eq!(endpoints.down().count(), 0, "{count}: nobody answered");
+            endpoints.succeeded();
+            assert_eq!(endpoints.down().count(), 0, "{count}: the others were not asked since");
+        }
+        // Found dead later, by a try of the first.
+        let mut endpoints = Endpoints::new(2);
+        for _ in 0..9 {
+            endpoints.choose(now, probe, 0.5);
+            endpoints.failed();
+        }
+        assert_eq!(endpoints.choose(now, probe, 0.5), 1);
+        endpoints.succeeded();
+        assert_eq!(endpoints.choose(now + Duration::from_mins(20), probe, 0.5), 0);
+        endpoints.failed();
+        assert_eq!(endpoints.choose(now + Duration::from_mins(21), probe, 0.5), 1);
+        assert_eq!(endpoints.down().collect::<Vec<_>>(), [0]);
     }
 }
