@@ -95,8 +95,8 @@ impl Document for SigningKeys {
 /// One version of the agent; signed by a signing key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Grows with every release; an agent never goes back to a smaller one unless the installed release's
-    /// manifest, or this one, allows it.
+    /// Grows with every release; an agent never goes back to a smaller one unless the manifest of the
+    /// installed release allows it.
     pub seq: u64,
     /// As the binary's `--version` says it: `1.4.2`.
     pub version: String,

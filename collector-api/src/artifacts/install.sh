@@ -272,6 +272,9 @@ install() {
         esac
     done
     if [ "$(id -u)" -ne 0 ]; then fail 'this needs root: run it with sudo'; fi
+    if [ -e /usr/bin/procfleet-agent ]; then
+        fail 'a package holds the agent here (/usr/bin/procfleet-agent): update that one, or remove it first'
+    fi
     find_artifact
     trap cleanup EXIT
     trap 'exit 1' HUP INT TERM
@@ -293,7 +296,8 @@ stop_others() {
     for process in /proc/[0-9]*; do
         program=$(readlink "$process/exe" 2>/dev/null) || continue
         case $program in
-        "$base"/*) kill "${process#/proc/}" 2>/dev/null || : ;;
+        # Not those of a container, which have the same path in another root.
+        "$base"/*) if [ "$process/root/" -ef / ]; then kill "${process#/proc/}" 2>/dev/null || :; fi ;;
         esac
     done
     seconds=0
@@ -306,7 +310,7 @@ stop_others() {
 running() {
     for process in /proc/[0-9]*; do
         program=$(readlink "$process/exe" 2>/dev/null) || continue
-        case $program in "$base"/*) return 0 ;; esac
+        case $program in "$base"/*) if [ "$process/root/" -ef / ]; then return 0; fi ;; esac
     done
     return 1
 }

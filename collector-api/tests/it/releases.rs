@@ -107,11 +107,16 @@ fn a_release_goes_from_keys_to_the_mirror_and_nothing_else_does() {
     assert_eq!(desk.published(), 2);
 
     // Not back, unless the published one allows it.
-    desk.refused(&publish(1), "release 1 is older than release 2");
+    desk.refused(&publish(1), "release 1 is not newer than release 2");
     desk.sign(3, "the third agent", " --allow-downgrade-to 1");
     desk.run(&publish(3)).unwrap();
     desk.run(&publish(1)).unwrap();
     assert_eq!(desk.published(), 1);
+
+    // Not another release under a number that is taken.
+    fs::remove_dir_all(desk.path("release-1")).unwrap();
+    desk.sign(1, "another first agent", "");
+    desk.refused(&publish(1), "release 1 is not newer than release 1");
 
     // A key that others can read; none at all; a version that is none.
     fs::set_permissions(desk.path("signing.pem"), fs::Permissions::from_mode(0o644)).unwrap();

@@ -72,7 +72,7 @@ pub(super) fn write_json(file: &Path, document: &impl Serialize) -> anyhow::Resu
 /// Writes beside `file`, syncs, renames, syncs the directory.
 fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> anyhow::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(format!(".new.{}", std::process::id()));
     let fresh = file.with_file_name(name);
     let done = || -> io::Result<()> {
         let mut open = File::create(&fresh)?;
@@ -111,21 +111,23 @@ pub(super) fn publish(from: &Path, to: &Path, roots: &[PublicKey]) -> anyhow::Re
     fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     refuse_older(to, &manifest)?;
     for artifact in &manifest.artifacts {
-        let file = to.join(&artifact.sha256);
-        if !file.exists() {
-            copy(&from.join(&artifact.sha256), &file)?;
-        }
-        let (size, sha256) = digest(&file)?;
-        if (size, sha256.as_str()) != (artifact.size, artifact.sha256.as_str()) {
-            fs::remove_file(&file).ok();
-            anyhow::bail!(
-                "{} is not the file of the manifest: it has {size} bytes and the SHA-256 {sha256}",
-                from.join(&artifact.sha256).display()
-            );
+        let (source, file) = (from.join(&artifact.sha256), to.join(&artifact.sha256));
+        ensure!(
+            is_file_of(&source, artifact)?,
+            "{} is not the file of the manifest, by its size or its SHA-256",
+            source.display()
+        );
+        if !(file.exists() && is_file_of(&file, artifact)?) {
+            copy(&source, &file)?;
         }
     }
     write_json(&to.join(MANIFEST), &release)?;
     Ok(manifest)
+}
+
+fn is_file_of(file: &Path, artifact: &Artifact) -> anyhow::Result<bool> {
+    let (size, sha256) = digest(file)?;
+    Ok(size == artifact.size && sha256 == artifact.sha256)
 }
 
 /// Agents would refuse it, and nobody would see why nothing happens.
@@ -135,12 +137,13 @@ fn refuse_older(mirror: &Path, manifest: &Manifest) -> anyhow::Result<()> {
         return Ok(());
     }
     let published = read_json::<Release>(&file)?.unverified()?;
-    let allowed =
-        manifest.seq >= published.seq || published.allow_downgrade_to.contains(&manifest.seq);
+    let seq = manifest.seq;
+    let goes_back = published.allow_downgrade_to.contains(&seq) && !published.yanked.contains(&seq);
+    let is_same = seq == published.seq && *manifest == published;
+    let allowed = seq > published.seq || is_same || goes_back;
     ensure!(
         allowed,
-        "release {} is older than release {}, which is published and does not allow it",
-        manifest.seq,
+        "release {seq} is not newer than release {}, which is published and does not allow it",
         published.seq
     );
     Ok(())

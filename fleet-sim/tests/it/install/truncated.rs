@@ -30,7 +30,7 @@ async fn a_script_that_was_cut_off_runs_nothing() -> Result<()> {
     for shell in [&["/bin/dash"][..], &["/bin/bash"], &["/bin/bash", "--posix"]] {
         let whole = said(&run(shell, &directory, &script)?);
         ensure!(whole.contains("not found"), "the whole script looks for programs: {whole}");
-        for length in (0..last).step_by(100).chain(last..script.len() - 2) {
+        for length in (0..last).step_by(100).chain(last..=script.len() - 2) {
             let output = run(shell, &directory, &script[..length])?;
             let told = said(&output);
             let ran = told.contains("not found") || told.contains("procfleet:");
