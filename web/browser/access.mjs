@@ -29,6 +29,8 @@ export async function a_wrong_key_is_refused_and_a_right_one_lets_in(browser) {
 
 export async function a_session_ends_on_the_server_too(browser) {
   const visitor = await Visitor.arrive(browser);
+  // Of what the page still asks for when the session ends; the browser notes it.
+  visitor.expected.push("401");
   await visitor.open("/");
   await visitor.logIn(given.viewerKey);
   const [cookie] = await visitor.context.cookies();

@@ -19,7 +19,8 @@ pub(crate) const TIERS: [CollectTier; 2] = [CollectTier::Auto, CollectTier::Proc
 pub(crate) struct Host {
     agent: Agent,
     started: Instant,
-    ticked: Instant,
+    /// The moment of the last tick or of the baseline, as the agent was told it.
+    ticked: Duration,
 }
 
 impl Host {
@@ -34,9 +35,10 @@ impl Host {
         config.collect.tier = tier;
         edit(&mut config.profile);
         let agent = Agent::new(Root::system(), &config, Uuid::from_u128(1)).unwrap();
-        let now = Instant::now();
-        let mut host = Self { agent, started: now, ticked: now };
-        host.agent.baseline(&host.moment());
+        let mut host = Self { agent, started: Instant::now(), ticked: Duration::ZERO };
+        let moment = host.moment();
+        host.ticked = moment.monotonic;
+        host.agent.baseline(&moment);
         host
     }
 
@@ -51,12 +53,16 @@ impl Host {
     }
 
     pub(crate) fn tick(&mut self) -> Report {
-        let least = Duration::from_millis(u64::from(MIN_INTERVAL_MS) + 1);
-        while self.ticked.elapsed() < least {
-            std::thread::park_timeout(least.saturating_sub(self.ticked.elapsed()));
-        }
-        self.ticked = Instant::now();
-        let mut report = self.agent.tick(&self.moment(), &SpoolStats::default()).unwrap();
+        let next = self.ticked + Duration::from_millis(MIN_INTERVAL_MS.into());
+        let moment = loop {
+            let moment = self.moment();
+            if moment.monotonic >= next {
+                break moment;
+            }
+            std::thread::park_timeout(next - moment.monotonic);
+        };
+        self.ticked = moment.monotonic;
+        let mut report = self.agent.tick(&moment, &SpoolStats::default()).unwrap();
         report.sequence = 1;
         let process = report.agent.collectors.iter().find(|run| run.collector == "process");
         assert_eq!(process.unwrap().outcome, shared_model::CollectorOutcome::Ok, "{process:?}");
