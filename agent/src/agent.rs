@@ -117,6 +117,7 @@ impl Agent {
             losses: losses(spool),
             collectors,
             sources: batch.sources,
+            update: None,
         };
         self.before = Some(Baseline { monotonic: moment.monotonic, cpu });
         Some(Report {

@@ -34,6 +34,7 @@ pub mod problem;
 pub mod process;
 pub mod release;
 pub mod report;
+pub mod update;
 pub mod validate;
 
 pub use agent_status::{AgentSample, CollectorOutcome, CollectorRun, FieldSource, Tier};
@@ -57,6 +58,7 @@ pub use process::{
     ProcessSample,
 };
 pub use report::{DecodeError, Gap, GapReason, Record, RecordHead, Report};
+pub use update::{RELEASE_HEADER, UpdateState, UpdateStatus};
 pub use validate::Invalid;
 
 /// Version of the protocol described above, sent in every report and at enrolment. It changes only

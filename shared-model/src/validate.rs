@@ -409,5 +409,10 @@ impl Checker {
             self.name(at, "fields", &row.fields);
             self.optional_text(at, "reason", row.reason.as_ref());
         }
+        if let Some(update) = &agent.update {
+            let at = At::Part("agent.update");
+            counters!(self, at, update, installed_seq, target_seq);
+            self.optional_text(at, "reason", update.reason.as_ref());
+        }
     }
 }

@@ -8,7 +8,8 @@ use shared_model::{
     AgentSample, BlockDeviceSample, CollectorOutcome, CollectorRun, ConnectionSample,
     ConnectionScope, Direction, ExitFold, FieldSource, FilesystemSample, Gap, GapReason, HostFacts,
     HostSample, InstanceDefinition, InstanceId, NetworkInterfaceSample, ProcessDefinition,
-    ProcessExit, ProcessId, ProcessSample, Record, Report, Tier, TransportProtocol,
+    ProcessExit, ProcessId, ProcessSample, Record, Report, Tier, TransportProtocol, UpdateState,
+    UpdateStatus,
 };
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -152,6 +153,12 @@ pub(crate) fn full_report() -> Report {
                 tier: None,
                 reason: Some("taskstats: operation not permitted".into()),
             }],
+            update: Some(UpdateStatus {
+                installed_seq: Some(6),
+                state: UpdateState::RolledBack,
+                target_seq: Some(7),
+                reason: Some("started 3 times in 12 s and never reported".into()),
+            }),
         },
     }
 }
