@@ -19,7 +19,8 @@ use std::time::Duration;
 use rustix::param::page_size;
 use rustix::time::{ClockId, clock_gettime};
 use shared_model::limits::{MAX_COLLECTORS, MAX_INTERVAL_MS, MIN_INTERVAL_MS};
-use shared_model::{AgentSample, HostFacts, PROTOCOL_VERSION, Report, Timestamp};
+use shared_model::{AgentSample, HostFacts, PROTOCOL_VERSION, Report, Timestamp, UpdateStatus};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use self::runner::Runner;
@@ -51,6 +52,7 @@ pub struct Agent {
     boot_id: Uuid,
     facts: Option<HostFacts>,
     before: Option<Baseline>,
+    update: Option<watch::Receiver<Option<UpdateStatus>>>,
 }
 
 /// What the agent itself needs of the tick before.
@@ -89,7 +91,21 @@ impl Agent {
         // A fixture is all of its host.
         let elsewhere = config.facts_root != std::path::Path::new("/");
         let facts_root = if elsewhere { Root::at(&config.facts_root) } else { root };
-        Ok(Self { facts_root, runner, settings, host_id, boot_id, facts: None, before: None })
+        Ok(Self {
+            facts_root,
+            runner,
+            settings,
+            host_id,
+            boot_id,
+            facts: None,
+            before: None,
+            update: None,
+        })
+    }
+
+    /// Says in its reports what `updates` says of the agent's own release.
+    pub fn tell_updates(&mut self, updates: watch::Receiver<Option<UpdateStatus>>) {
+        self.update = Some(updates);
     }
 
     /// Works by `settings` from the next tick on.
@@ -117,7 +133,7 @@ impl Agent {
             losses: losses(spool),
             collectors,
             sources: batch.sources,
-            update: None,
+            update: self.update.as_ref().and_then(|update| update.borrow().clone()),
         };
         self.before = Some(Baseline { monotonic: moment.monotonic, cpu });
         Some(Report {

@@ -72,6 +72,9 @@ pub enum Command {
     /// Works on the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Works on the releases of this host
+    #[command(subcommand)]
+    Update(UpdateCommand),
     /// Prints a script that completes this program's words, for the shell to load
     Completions {
         /// Which shell
@@ -136,6 +139,19 @@ pub enum ConfigCommand {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+}
+
+/// What to do with releases. All but `status` are for units of the service manager.
+#[derive(Subcommand)]
+pub enum UpdateCommand {
+    /// Prints which release runs, which one was tried, and what became of it
+    Status,
+    /// As root: installs what the agent fetched, confirms a release that works, takes one back that does not
+    Work,
+    /// As root, before each start of the agent: takes a release back that was started too often
+    BootCheck,
+    /// Reads the configuration, the identity and this host once: whether this program can work here
+    SelfTest,
 }
 
 /// Why an agent stops that `run` cannot know.

@@ -12,11 +12,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared_model::limits::{MAX_INTERVAL_MS, MIN_INTERVAL_MS};
 
-use crate::channel;
 use crate::collectors::process::titles;
 use crate::collectors::settings::Settings;
 use crate::collectors::{REGISTRY, block_device, filesystem, network_interface};
 use crate::profile::{Pattern, Profile};
+use crate::{channel, update};
 
 /// Read if it exists and no other file was asked for.
 pub const DEFAULT_PATH: &str = "/etc/procfleet/agent.toml";
@@ -63,6 +63,8 @@ pub struct Config {
     pub budget: BudgetConfig,
     /// Who is told when no server answers.
     pub fallback: channel::Options,
+    /// Whether and how the agent becomes another release.
+    pub update: update::Options,
 }
 
 impl Default for Config {
@@ -84,6 +86,7 @@ impl Default for Config {
             network_interface: network_interface::Options::default(),
             budget: BudgetConfig::default(),
             fallback: channel::Options::default(),
+            update: update::Options::default(),
         }
     }
 }

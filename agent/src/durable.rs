@@ -1,12 +1,21 @@
-//! Files that are either the old or the new ones after a crash, and never anyone else's to read.
+//! Files that are either the old or the new ones after a crash, and nobody else's to read unless they are to be.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Replaces `path` by `content`, mode 0600: write beside it, sync, rename, sync the directory.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_mode(path, content, 0o600)
+}
+
+/// The same for what everybody may read: mode 0644, whatever the umask.
+pub fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_mode(path, content, 0o644)
+}
+
+fn write_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
@@ -17,7 +26,8 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         }
         // create_new: a file that someone else left here keeps its mode and its readers.
         let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(content)?;
         file.sync_all()?;
         rename(&temporary, path)

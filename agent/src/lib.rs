@@ -30,4 +30,7 @@ pub mod spool;
 mod testing;
 pub mod tls;
 pub mod top;
+pub mod update;
+pub mod updater;
+pub mod updates;
 pub mod uplink;

@@ -19,6 +19,7 @@ use agent::logs::log;
 use agent::once::{Format, once};
 use agent::show::show;
 use agent::top::top;
+use agent::updates;
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -64,6 +65,12 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Config(ConfigCommand::Check) => say("the configuration is usable")?,
         Command::Config(ConfigCommand::Show { effective, format }) => {
             say(show(&local, *effective, *format)?.trim_end())?;
+        }
+        Command::Update(command) => {
+            log(io::stderr, io::stderr().is_terminal(), "info");
+            if let Some(said) = updates::execute(command, &config, cli.config.clone())? {
+                say(&said)?;
+            }
         }
         // Need no configuration: printed above.
         Command::Completions { .. } | Command::Man { .. } => {}

@@ -61,7 +61,7 @@ pub fn once(config: &Config, interval: Duration, format: Format) -> Result<(), O
 }
 
 /// One report with everything described, as the first of a stream that does not exist.
-fn sample(config: &Config, interval: Duration) -> Result<Report, AgentError> {
+pub fn sample(config: &Config, interval: Duration) -> Result<Report, AgentError> {
     let mut agent = Agent::new(Root::system(), config, Uuid::nil())?;
     let started = Instant::now();
     agent.baseline(&moment(started));

@@ -10,6 +10,7 @@
 //! Deliberately absent: several requests in flight (order is what makes the cursor work), and sending
 //! fresh reports before the backlog (a second stream would do it).
 
+pub mod artifacts;
 pub mod configuration;
 mod cursor;
 mod dead;
@@ -102,6 +103,7 @@ pub struct Uplink {
     trust: watch::Sender<Option<String>>,
     contact: watch::Sender<Contact>,
     delivered: watch::Sender<Delivered>,
+    release: watch::Sender<Option<u64>>,
     clock: ServerClock,
     /// Hosts of the fleet, as the server last said; 0: it did not.
     fleet_size: AtomicU32,
@@ -169,6 +171,7 @@ impl Uplink {
             trust: watch::channel(None).0,
             contact: watch::channel(Contact::default()).0,
             delivered: watch::channel(Delivered::default()).0,
+            release: watch::channel(None).0,
             clock: ServerClock::default(),
             fleet_size: AtomicU32::new(0),
             renewed: Notify::new(),
@@ -248,7 +251,7 @@ impl Delivery<'_> {
             let outcome = match self.request(endpoint, &records) {
                 Ok(request) => match exchange(request).await {
                     Ok(mut answer) => {
-                        self.uplink.note_headers(&mut answer);
+                        self.uplink.note_headers(&mut answer, !records.is_empty());
                         self.decide(&answer, &records)
                     }
                     Err(error) => {

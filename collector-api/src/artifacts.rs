@@ -1,9 +1,9 @@
 //! What a host needs before it has an identity: the agent's binary, and what says which one that is.
 //!
-//! The server is a mirror and nothing else. `[artifacts] directory` holds one release: `manifest.json`, a signed
-//! [`Release`], and its binaries, each under its SHA-256. Nothing here is secret and nothing is trusted for coming from
-//! here: the install script holds a hash, and signatures are for agents that update themselves (not built yet). So these
-//! routes need no client certificate.
+//! The server is a mirror and nothing else. `[artifacts] directory` holds releases: `manifest.json`, the signed
+//! [`Release`] that was published last, each one under its number, and their binaries under their SHA-256. Nothing here
+//! is secret and nothing is trusted for coming from here: the install script holds a hash, agents that update themselves
+//! check signatures. So these routes need no client certificate.
 //!
 //! A binary is asked for by its hash alone, 64 hexadecimal digits: another path cannot be written. At most
 //! [`MAX_DOWNLOADS`] are under way; a download whose reader stands still for [`STALL`], or that takes longer than
@@ -21,11 +21,13 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use shared_model::ProblemCode;
-use shared_model::release::{MAX_RELEASE_BYTES, Release, is_sha256};
+use shared_model::release::{MAX_RELEASE_BYTES, PublicKey, Release, is_sha256};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
+use utoipa::IntoParams;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,7 +36,7 @@ use crate::auth::join_token::InstallUrl;
 use crate::authority::live::LiveAuthorities;
 use crate::config::Config;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::Path;
+use crate::extract::{Path, Query};
 use crate::metrics::ARTIFACT_DOWNLOADS;
 use download::Download;
 use range::Wanted;
@@ -48,8 +50,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(15);
 const STALL: Duration = Duration::from_mins(1);
 /// Longest life of a download.
 const LONGEST: Duration = Duration::from_hours(1);
-/// The release's file in the directory.
-const MANIFEST: &str = "manifest.json";
+/// The file of the release that was published last.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The file of a release under its number.
+pub fn kept_manifest(seq: u64) -> String {
+    format!("manifest-{seq}.json")
+}
 
 /// What the routes need, cheap to clone.
 #[derive(Clone)]
@@ -58,6 +65,7 @@ pub struct ArtifactsState {
     downloads: Arc<Semaphore>,
     endpoints: Arc<[String]>,
     install_url: Option<Arc<InstallUrl>>,
+    trusted_keys: Arc<[PublicKey]>,
     authorities: LiveAuthorities,
 }
 
@@ -69,6 +77,7 @@ impl ArtifactsState {
             downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             endpoints: config.endpoints().into(),
             install_url: config.install_url().map(Arc::new),
+            trusted_keys: config.artifacts.trusted_keys.as_slice().into(),
             authorities,
         }
     }
@@ -82,7 +91,7 @@ impl ArtifactsState {
 }
 
 crate::problems! {
-    ManifestProblems = NotFound, Internal;
+    ManifestProblems = BadParameter, NotFound, Internal;
     ArtifactProblems = BadParameter, NotFound, RangeNotSatisfiable, TooManyRequests, Internal;
 }
 
@@ -103,11 +112,25 @@ pub fn openapi() -> OpenApi {
     router().into_openapi()
 }
 
-/// The release that this server mirrors: signed keys, signed manifest. Needs no client certificate.
-#[utoipa::path(get, path = "/v1/artifacts/manifest", tag = "agents",
+/// Of the question for a release.
+#[derive(Deserialize, IntoParams)]
+struct WhichRelease {
+    /// The number of a release that is or was published here. Absent: the one published last.
+    seq: Option<u64>,
+}
+
+/// A release that this server mirrors: signed keys, signed manifest. Needs no client certificate.
+#[utoipa::path(get, path = "/v1/artifacts/manifest", tag = "agents", params(WhichRelease),
     responses((status = 200, description = "The release, as it was published", body = Object), ManifestProblems))]
-async fn get_manifest(State(state): State<ArtifactsState>) -> ApiResult<Response> {
-    let (bytes, _) = read_release(state.directory()?).await?;
+async fn get_manifest(
+    State(state): State<ArtifactsState>,
+    Query(which): Query<WhichRelease>,
+) -> ApiResult<Response> {
+    let path = match which.seq {
+        Some(seq) => state.directory()?.join(kept_manifest(seq)),
+        None => state.directory()?.join(MANIFEST),
+    };
+    let (bytes, _) = read_release(&path).await?;
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
     Ok((headers, bytes).into_response())
 }
@@ -116,15 +139,16 @@ async fn get_manifest(State(state): State<ArtifactsState>) -> ApiResult<Response
 #[utoipa::path(get, path = "/v1/install.sh", tag = "agents",
     responses((status = 200, description = "A POSIX shell script", body = String, content_type = "text/x-shellscript"), ManifestProblems))]
 async fn get_install_script(State(state): State<ArtifactsState>) -> ApiResult<Response> {
-    let directory = state.directory()?;
-    let (_, release) = read_release(directory).await?;
-    let manifest = release
-        .unverified()
-        .map_err(|error| unreadable(&directory.join(MANIFEST), std::io::Error::other(error)))?;
+    let path = state.directory()?.join(MANIFEST);
+    let (_, release) = read_release(&path).await?;
+    let manifest =
+        release.unverified().map_err(|error| unreadable(&path, std::io::Error::other(error)))?;
     let authorities = Arc::clone(&state.authorities.borrow());
     let public_url = state.install_url.as_deref().filter(|url| url.is_public);
     let script = Script {
+        release: &release,
         manifest: &manifest,
+        trusted_keys: &state.trusted_keys,
         endpoints: &state.endpoints,
         public_url: public_url.map(|url| url.url.as_str()),
         pins: &authorities.trust.server_pins,
@@ -138,23 +162,22 @@ async fn get_install_script(State(state): State<ArtifactsState>) -> ApiResult<Re
     Ok((headers, text).into_response())
 }
 
-/// The published release and its bytes.
-async fn read_release(directory: &FilePath) -> ApiResult<(Vec<u8>, Release)> {
-    let path = directory.join(MANIFEST);
-    let file = open(&path).await?.ok_or_else(|| {
+/// A published release and its bytes.
+async fn read_release(path: &FilePath) -> ApiResult<(Vec<u8>, Release)> {
+    let file = open(path).await?.ok_or_else(|| {
         let detail =
-            "Nothing is published on this server yet: run `procfleet-server release publish`.";
+            "No such release is published on this server: run `procfleet-server release publish`.";
         ApiError::new(ProblemCode::NotFound, detail)
     })?;
     let mut bytes = Vec::new();
     let most = MAX_RELEASE_BYTES as u64 + 1;
-    file.take(most).read_to_end(&mut bytes).await.map_err(|error| unreadable(&path, error))?;
+    file.take(most).read_to_end(&mut bytes).await.map_err(|error| unreadable(path, error))?;
     if bytes.len() > MAX_RELEASE_BYTES {
         let reason = format!("it has more than {MAX_RELEASE_BYTES} bytes");
-        return Err(unreadable(&path, std::io::Error::other(reason)));
+        return Err(unreadable(path, std::io::Error::other(reason)));
     }
     let release = serde_json::from_slice(&bytes)
-        .map_err(|error| unreadable(&path, std::io::Error::other(error)))?;
+        .map_err(|error| unreadable(path, std::io::Error::other(error)))?;
     Ok((bytes, release))
 }
 

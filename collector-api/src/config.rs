@@ -38,6 +38,7 @@ use crate::auth::join_token::InstallUrl;
 use crate::ingest::IngestSettings;
 use network::Network;
 use public_url::PublicUrl;
+use shared_model::release::PublicKey;
 
 /// Prefix of every variable.
 const ENV_PREFIX: &str = "PROCFLEET_";
@@ -85,6 +86,9 @@ pub struct Artifacts {
     /// Where hosts reach these routes under a certificate that they trust anyway, such as `https://get.example`; none: at
     /// the first of `agent_endpoints`, by the pin of its key.
     pub public_url: Option<String>,
+    /// Public keys of roots that hosts installed from here trust beside those that their agent was built with: of those who
+    /// sign their own releases.
+    pub trusted_keys: Vec<PublicKey>,
 }
 
 /// `[alerts]`
@@ -379,6 +383,7 @@ impl Config {
             .with_list_parse_key("agent_door.proxy_protocol_from")
             .with_list_parse_key("proxied_door.trusted_proxies")
             .with_list_parse_key("alerts.allowed_networks")
+            .with_list_parse_key("artifacts.trusted_keys")
             .source(Some(ours.collect()));
         let config: Self = builder
             .add_source(environment)

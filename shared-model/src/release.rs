@@ -1,7 +1,7 @@
 //! A release of the agent: what may be installed on a fleet, and who said so.
 //!
 //! Trust has three steps, after Tailscale's distsign. *Root* keys stay offline; whoever installs knows their public
-//! halves (`procfleet-server release publish` by its arguments; agents do not install by themselves yet). A root signs the list of *signing keys*,
+//! halves: agents have them compiled in or in a directory of root's, `procfleet-server release publish` by its arguments. A root signs the list of *signing keys*,
 //! a signing key signs the [`Manifest`], the manifest names every artifact by its SHA-256. A server only mirrors these
 //! files: one that was broken into can withhold a release, never make one.
 //!

@@ -30,6 +30,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::procfs::Root;
 use crate::spool::{Limits, Spool, SpoolError};
 use crate::tls;
+use crate::updater::Updater;
 use crate::uplink::fallback::Fallback;
 use crate::uplink::{Uplink, UplinkConfig, UplinkError};
 
@@ -89,13 +90,16 @@ pub fn run(local: Local) -> Result<(), RunError> {
     // Last: from here on, an end that nobody asked for counts against what is on trial.
     let (desk, config) = Desk::open(own.centre_path(), local)?;
     let (host_id, interval_ms) = (identity.host_id, config.interval_ms);
-    let agent = Agent::new(Root::system(), &config, host_id)?;
+    let mut agent = Agent::new(Root::system(), &config, host_id)?;
+    let (updater, updates) = Updater::new(own.update.clone(), &own.state_dir, config.interval());
+    agent.tell_updates(updates);
     tracing::info!(%host_id, interval_ms, "the agent runs");
 
     let (mut sampling, mut follower) =
         start_sampler(agent, config, (&spool, &uplink), (host_id, desk))?;
     let stop = CancellationToken::new();
-    let deliver = uplink.run(spool, stop.clone());
+    let leave = CancellationToken::new();
+    let deliver = uplink.run(Arc::clone(&spool), stop.clone());
     let keeper = Keeper {
         dir: own.identity_dir(),
         endpoints: own.endpoints.clone(),
@@ -116,12 +120,15 @@ pub fn run(local: Local) -> Result<(), RunError> {
     runtime.block_on(async {
         let follow = follower.run(&uplink, &stop);
         let speak = fallback.run(&uplink, &stop);
-        let supervise = supervise(signals, &mut sampling, &stop);
-        let ((), (), (), (), result) = tokio::join!(deliver, keep, follow, speak, supervise);
+        let update = updater.run(&uplink, &spool, &stop, &leave);
+        let supervise = supervise(signals, &mut sampling, &stop, &leave);
+        let ((), (), (), (), (), result) =
+            tokio::join!(deliver, keep, follow, speak, update, supervise);
         // An agent that failed says nothing: its host becomes silent, and somebody looks.
         if result.is_ok() {
             follower.desk.close();
-            uplink.say_goodbye(ending::reason()).await;
+            let leaves = leave.is_cancelled();
+            uplink.say_goodbye(if leaves { Goodbye::Upgrade } else { ending::reason() }).await;
         }
         result
     })
@@ -217,19 +224,21 @@ impl Signals {
     }
 }
 
-/// Waits for a signal or the sampler's end; stops the sampler, then the uplink.
+/// Waits for a signal, another release or the sampler's end; stops the sampler, then the uplink.
 async fn supervise(
     mut signals: Signals,
     sampling: &mut Sampling,
     stop: &CancellationToken,
+    leave: &CancellationToken,
 ) -> Result<(), RunError> {
     // However this ends, the uplink is told: `run` waits for both.
     let _stop = stop.clone().drop_guard();
-    let name = tokio::select! {
+    let cause = tokio::select! {
         name = signals.recv() => name,
+        () = leave.cancelled() => "another release",
         _ = &mut sampling.ended => return Err(RunError::SamplerEnded),
     };
-    tracing::info!(signal = name, "the agent stops after a last report");
+    tracing::info!(cause, "the agent stops after a last report");
     sampling.stop.cancel();
     sampling.thread.unpark();
     match tokio::time::timeout(LAST_APPEND, &mut sampling.ended).await {

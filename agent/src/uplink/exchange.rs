@@ -23,6 +23,8 @@ pub(super) struct Answer {
     pub(super) configuration: Option<String>,
     /// How many hosts there are.
     pub(super) fleet_size: Option<u32>,
+    /// The release that it names.
+    pub(super) release: Option<u64>,
     /// All of it, or the first of too much.
     pub(super) body: Vec<u8>,
     /// When it was asked for and read, since boot.
@@ -39,6 +41,7 @@ pub(super) async fn exchange(request: RequestBuilder) -> Result<Answer, reqwest:
         trust: news::trust(&response),
         configuration: news::configuration(&response),
         fleet_size: news::fleet_size(&response),
+        release: news::release(&response),
         body: tls::read_capped(&mut response, MAX_ANSWER_BYTES).await?,
         exchanged: (asked, since_boot()),
     })

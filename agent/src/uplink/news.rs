@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use reqwest::Response;
 use shared_model::certificate::TRUST_HEADER;
 use shared_model::configuration::{CONFIGURATION_HEADER, HASH_LENGTH};
-use shared_model::{FLEET_SIZE_HEADER, ProblemCode, RejectedReport};
+use shared_model::{FLEET_SIZE_HEADER, ProblemCode, RELEASE_HEADER, RejectedReport};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -67,8 +67,17 @@ impl Uplink {
         self.delivered.subscribe()
     }
 
-    /// Takes what the headers of an answer name.
-    pub(super) fn note_headers(&self, answer: &mut Answer) {
+    /// The release that this host's agent should be, as the last answer to reports said.
+    pub fn desired_release(&self) -> watch::Receiver<Option<u64>> {
+        self.release.subscribe()
+    }
+
+    /// Takes what the headers of an answer name. Only one to reports says which release is wanted, or that none is.
+    pub(super) fn note_headers(&self, answer: &mut Answer, is_to_reports: bool) {
+        if is_to_reports && answer.status == 200 {
+            let named = answer.release;
+            self.release.send_if_modified(|known| std::mem::replace(known, named) != named);
+        }
         if let Some(offered) = answer.trust.take() {
             self.trust.send_if_modified(|known| {
                 let changed = known.as_ref() != Some(&offered);
@@ -120,6 +129,11 @@ pub(super) fn configuration(response: &Response) -> Option<String> {
 /// SHA-256 in lower-case hex.
 pub fn is_hash(text: &str) -> bool {
     text.len() == HASH_LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The release that the answer names.
+pub(super) fn release(response: &Response) -> Option<u64> {
+    response.headers().get(RELEASE_HEADER)?.to_str().ok()?.parse().ok()
 }
 
 /// How many hosts the fleet has.

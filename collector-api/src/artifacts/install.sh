@@ -14,6 +14,7 @@ endpoints='@ENDPOINTS@'
 sources='@SOURCES@'
 pins='@PINS@'
 is_public='@PUBLIC@'
+keys='@KEYS@'
 
 base=/opt/procfleet/agent
 binary=$base/current/procfleet-agent
@@ -21,6 +22,7 @@ command=/usr/local/bin/procfleet-agent
 state=/var/lib/procfleet-agent
 user=procfleet
 units=/etc/systemd/system
+trusted=/etc/procfleet/trusted-keys.d
 # What did not exist before: `directory PATH`, `user`. For uninstall.
 record=$base/made
 patience=60
@@ -143,9 +145,32 @@ place() {
     fi
     is_placed=yes
     remember
+    describe "$release"
+    # Another release by hand: what was found out about others by updates is over.
+    if [ "$(readlink "$base/current" 2>/dev/null)" != "releases/${release##*/}" ]; then
+        rm -f "$base/update-state.json"
+    fi
+    # Where systemd starts what is confirmed and what updates.
+    if has_systemd; then point "releases/${release##*/}" "$base/confirmed"; fi
     point "releases/${release##*/}" "$base/current"
     directory 0755 "${command%/*}"
     point "$binary" "$command"
+    remember
+}
+
+# Puts the signed release beside its binary, and the keys of those who may sign others where updates look.
+describe() {
+    umask 022
+    cat >"$1/release.json" <<'RELEASE'
+@RELEASE@
+RELEASE
+    number=0
+    for key in $keys; do
+        directory 0755 "$trusted"
+        number=$((number + 1))
+        printf '%s\n' "$key" >"$trusted/procfleet-install-$number.pub"
+    done
+    umask 077
     remember
 }
 
@@ -321,7 +346,10 @@ uninstall() {
         say 'the agent is not installed by this script: nothing to do'
         return
     fi
-    if has_systemd; then systemctl disable -q --now @ENABLED@ 2>/dev/null || :; fi
+    if has_systemd; then
+        systemctl disable -q --now @ENABLED@ 2>/dev/null || :
+        systemctl stop procfleet-agent-update.timer procfleet-agent-update.service 2>/dev/null || :
+    fi
     stop_others
     if [ -f "$state/identity/identity.json" ]; then
         "$binary" goodbye --reason uninstall ||
@@ -333,6 +361,7 @@ uninstall() {
     if has_systemd; then systemctl daemon-reload; fi
     if [ -h "$command" ]; then rm -f "$command"; fi
     rm -rf "$state" "$base"
+    rm -f "$trusted"/procfleet-install-*.pub
     case $made in *user*) remove_user ;; esac
     remove_made "$made"
     say 'the agent is removed, with its identity and what it had not delivered'

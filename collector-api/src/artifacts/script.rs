@@ -4,19 +4,35 @@
 //! are, and their authorities' certificates. Who fetches the script over a pinned connection has all of it from this server;
 //! the rest is public. What is put into it is checked: nothing of a configuration or a manifest ends a shell's quotes.
 
-use shared_model::release::Manifest;
+use shared_model::release::{Manifest, PublicKey, Release};
 
 /// What the script is made of.
 const TEMPLATE: &str = include_str!("install.sh");
 /// Units that it puts on a host with systemd.
-const UNITS: [(&str, &str); 1] =
-    [("procfleet-agent.service", include_str!("../../../deploy/systemd/procfleet-agent.service"))];
+const UNITS: [(&str, &str); 4] = [
+    ("procfleet-agent.service", include_str!("../../../deploy/systemd/procfleet-agent.service")),
+    (
+        "procfleet-agent-update.service",
+        include_str!("../../../deploy/systemd/procfleet-agent-update.service"),
+    ),
+    (
+        "procfleet-agent-update.path",
+        include_str!("../../../deploy/systemd/procfleet-agent-update.path"),
+    ),
+    (
+        "procfleet-agent-update.timer",
+        include_str!("../../../deploy/systemd/procfleet-agent-update.timer"),
+    ),
+];
 /// Of these, what is started.
-const ENABLED: &str = "procfleet-agent.service";
+const ENABLED: &str = "procfleet-agent.service procfleet-agent-update.path";
 
 /// What varies.
 pub(super) struct Script<'a> {
+    pub(super) release: &'a Release,
     pub(super) manifest: &'a Manifest,
+    /// Roots' public keys that hosts are to trust beside those of their build.
+    pub(super) trusted_keys: &'a [PublicKey],
     /// Of agents, in order of preference.
     pub(super) endpoints: &'a [String],
     /// Where the release is served under a certificate that hosts trust anyway; none: by the endpoints.
@@ -29,8 +45,12 @@ pub(super) struct Script<'a> {
 
 /// Something that may not stand in a script.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} cannot stand in the install script: it is no plain https:// address")]
-pub(super) struct NotPlain(String);
+pub(super) enum NotPlain {
+    #[error("{0:?} cannot stand in the install script: it is no plain https:// address")]
+    Address(String),
+    #[error("the release cannot be written as JSON")]
+    Release(#[from] serde_json::Error),
+}
 
 impl Script<'_> {
     /// The script.
@@ -39,7 +59,7 @@ impl Script<'_> {
             let is_plain = url.starts_with("https://")
                 && url.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/[]".contains(&b));
             if !is_plain {
-                return Err(NotPlain(url.to_owned()));
+                return Err(NotPlain::Address(url.to_owned()));
             }
         }
         let artifacts = self.manifest.artifacts.iter();
@@ -52,6 +72,9 @@ impl Script<'_> {
             .iter()
             .map(|(name, unit)| format!("write_unit {name} <<'UNIT'\n{}\nUNIT", unit.trim_end()))
             .collect();
+        // One line: JSON escapes what would end it.
+        let release = serde_json::to_string(self.release)?;
+        let keys: Vec<String> = self.trusted_keys.iter().map(ToString::to_string).collect();
         let names: Vec<&str> = UNITS.iter().map(|(name, _)| *name).collect();
         let values = [
             ("@VERSION@", self.manifest.version.as_str()),
@@ -61,6 +84,8 @@ impl Script<'_> {
             ("@PUBLIC@", if self.public_url.is_some() { "yes" } else { "" }),
             ("@PINS@", &self.pins.join(" ")),
             ("@AUTHORITY@", self.authorities_pem.trim_end()),
+            ("@RELEASE@", &release),
+            ("@KEYS@", &keys.join(" ")),
             ("@UNITS@", &units.join("\n")),
             ("@UNIT_NAMES@", &names.join(" ")),
             ("@ENABLED@", ENABLED),
@@ -72,7 +97,7 @@ impl Script<'_> {
 
 #[cfg(test)]
 mod tests {
-    use shared_model::release::Artifact;
+    use shared_model::release::{Artifact, Signed};
     use time::macros::datetime;
 
     use super::*;
@@ -89,11 +114,18 @@ mod tests {
         }
     }
 
+    fn release() -> Release {
+        let signed = |payload: &str| Signed { payload: payload.into(), signatures: Vec::new() };
+        Release { signing_keys: signed("a\nRELEASE\nreboot"), manifest: signed("b'") }
+    }
+
     fn render(endpoint: &str, public_url: Option<&str>) -> Result<String, NotPlain> {
         let (endpoints, pins) = ([endpoint.to_owned()], ["00".to_owned()]);
         let authorities_pem = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
         Script {
+            release: &release(),
             manifest: &manifest(),
+            trusted_keys: &[],
             endpoints: &endpoints,
             public_url,
             pins: &pins,
@@ -118,6 +150,7 @@ mod tests {
         let public = render("https://c:1", Some("https://get.example/")).unwrap();
         assert!(public.contains("sources='https://get.example'\n"), "{public}");
         assert!(public.contains("is_public='yes'"), "{public}");
+        assert_eq!(script.lines().filter(|line| *line == "RELEASE").count(), 1, "{script}");
     }
 
     #[test]

@@ -10,10 +10,9 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use shared_model::release::{Artifact, MAX_RELEASE_BYTES, Manifest, PublicKey, Release};
 
+pub(super) use crate::artifacts::MANIFEST;
+use crate::artifacts::kept_manifest;
 use crate::auth::secret::hex;
-
-/// What a release says of itself.
-pub(super) const MANIFEST: &str = "manifest.json";
 
 /// A binary to be released.
 #[derive(Clone, Debug)]
@@ -121,6 +120,8 @@ pub(super) fn publish(from: &Path, to: &Path, roots: &[PublicKey]) -> anyhow::Re
             copy(&source, &file)?;
         }
     }
+    // For those whom a roll-out, or a pin, sends to this very release.
+    write_json(&to.join(kept_manifest(manifest.seq)), &release)?;
     write_json(&to.join(MANIFEST), &release)?;
     Ok(manifest)
 }
