@@ -15,7 +15,7 @@ use crate::run::{cargo, exists, shown};
 use crate::{apt, progress::Step, schemathesis, web};
 
 /// Programs that tests start, with their Debian packages.
-pub(crate) const PROGRAMS: [(&str, &str); 13] = [
+pub(crate) const PROGRAMS: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("chromium", "chromium"),
     ("curl", "curl"),
@@ -29,6 +29,7 @@ pub(crate) const PROGRAMS: [(&str, &str); 13] = [
     ("pgbouncer", "pgbouncer"),
     ("rpmbuild", "rpm"),
     ("setpriv", "util-linux"),
+    ("strace", "strace"),
 ];
 
 #[derive(clap::Args)]

@@ -13,3 +13,4 @@ mod stuck;
 mod support;
 mod top;
 mod unprivileged;
+mod updates;
