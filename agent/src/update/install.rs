@@ -79,11 +79,11 @@ pub fn install(
         let program = incoming.join(PROGRAM);
         copy(source, &program, artifact)?;
         Layout::describe(&incoming, release)?;
-        try_out(&program, test).or_else(|reason| {
+        try_out(&program, test).map_err(|reason| {
             // A configuration that nobody can read is not the release's fault.
             match installed.map(|id| try_out(&layout.program(id), test)) {
-                Some(Err(own)) => Err(InstallError::NeitherRuns(own)),
-                _ => Err(InstallError::DoesNotRun(reason)),
+                Some(Err(own)) => InstallError::NeitherRuns(own),
+                _ => InstallError::DoesNotRun(reason),
             }
         })?;
         Ok(layout.finish(&incoming, &id)?)

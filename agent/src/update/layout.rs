@@ -170,10 +170,11 @@ impl Layout {
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_kept = kept.iter().flatten().any(|id| *id == name);
-            if !is_kept && (is_id(&name) || name == INCOMING) {
-                if let Err(error) = fs::remove_dir_all(entry.path()) {
-                    tracing::warn!(%error, release = name, "an old release cannot be removed");
-                }
+            if !is_kept
+                && (is_id(&name) || name == INCOMING)
+                && let Err(error) = fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(%error, release = name, "an old release cannot be removed");
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Roots' public keys are compiled in (`PROCFLEET_RELEASE_ROOTS` at build time, separated by spaces) or lie, for those who sign their own
 //! releases, in `[update] trusted_keys`, a directory that root alone may write. Nothing expires: an old release keeps running.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -67,7 +68,7 @@ pub fn roots(directory: &Path) -> Vec<PublicKey> {
         match read_key(&path) {
             Ok(key) => keys.push(key),
             Err(reason) => {
-                tracing::warn!(path = %path.display(), reason, "this key does not count")
+                tracing::warn!(path = %path.display(), reason, "this key does not count");
             }
         }
     }
@@ -137,7 +138,12 @@ impl Digest {
 
     /// In lower-case hexadecimal digits.
     pub fn finish(self) -> String {
-        self.0.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut text = String::new();
+        for byte in self.0.finish().as_ref() {
+            // Writing to a string cannot fail.
+            write!(text, "{byte:02x}").ok();
+        }
+        text
     }
 }
 

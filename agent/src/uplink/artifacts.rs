@@ -60,7 +60,7 @@ impl Uplink {
             match self.ask_release(&endpoint, seq).await {
                 Ok(release) => return Ok(release),
                 Err(Said::No(words, retry_after)) => {
-                    last = (format!("{endpoint}: {words}"), retry_after)
+                    last = (format!("{endpoint}: {words}"), retry_after);
                 }
                 Err(Said::File(error)) => return Err(error.into()),
             }
@@ -85,7 +85,7 @@ impl Uplink {
             match self.download(&endpoint, artifact, &mut file).await {
                 Ok(()) => return Ok(()),
                 Err(Said::No(words, retry_after)) => {
-                    last = (format!("{endpoint}: {words}"), retry_after)
+                    last = (format!("{endpoint}: {words}"), retry_after);
                 }
                 Err(Said::File(error)) => return Err(error.into()),
             }

@@ -59,7 +59,7 @@ impl Host {
             if moment.monotonic >= next {
                 break moment;
             }
-            std::thread::park_timeout(next - moment.monotonic);
+            std::thread::park_timeout(next.saturating_sub(moment.monotonic));
         };
         self.ticked = moment.monotonic;
         let mut report = self.agent.tick(&moment, &SpoolStats::default()).unwrap();

@@ -21,7 +21,8 @@ pub(super) fn key_pair() -> Ed25519KeyPair {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let hex = |text: String, byte: &u8| text + &format!("{byte:02x}");
+    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), hex)
 }
 
 /// Who makes releases.
