@@ -117,6 +117,11 @@ impl Child {
         .with_context(|| self.log_tail())
     }
 
+    /// Waits for the end, on a thread of the test's own.
+    pub fn wait_here(&mut self) -> Result<ExitStatus> {
+        self.process.wait().with_context(|| format!("wait for {}", self.name))
+    }
+
     /// Everything it wrote.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()

@@ -34,3 +34,4 @@ mod schemathesis;
 mod secrets;
 mod thousand_processes;
 mod tokens_at_rest;
+mod updates;
