@@ -38,11 +38,13 @@ use crate::doors::{self, Door, DoorError, forwarded, layers, proxied};
 use crate::enroll::{self, EnrollState};
 use crate::error::Chain;
 use crate::health;
+use crate::ingest::desired_releases::DesiredReleases;
 use crate::ingest::fleet_size::FleetSize;
 use crate::ingest::witnesses::Witnesses;
 use crate::ingest::{self, IngestState, ReportWriter};
 use crate::lifecycle::Lifecycle;
 use crate::maintenance;
+use crate::rollouts;
 use crate::store::migrate::SchemaError;
 use crate::store::replicas::Myself;
 use crate::store::{Store, StoreError};
@@ -242,6 +244,7 @@ fn spawn_work(
     lifecycle.spawn("alerts_delivery", delivery::run(store.clone(), sender.clone(), stop()));
     let peers = alertmanager::run(store.clone(), sender, stop());
     lifecycle.spawn("alerts_alertmanager", peers);
+    lifecycle.spawn("rollouts", rollouts::run(store.clone(), stop()));
     lifecycle.spawn("maintenance", maintenance::run(store.clone(), stop()));
 }
 
@@ -283,12 +286,18 @@ fn agent_router(
     let contacts = checks.contacts();
     let witnesses = Witnesses::new(&config.endpoints());
     let fleet_size = FleetSize::default();
-    let heard = (checks.contacts(), Arc::clone(&witnesses), fleet_size.clone());
-    let ingest_state = IngestState::new(store.clone(), writer, &config.ingest, heard);
+    let desired_releases = DesiredReleases::default();
+    let heard = (checks.contacts(), Arc::clone(&witnesses));
+    let told = (fleet_size.clone(), desired_releases.clone());
+    let ingest_state = IngestState::new(store.clone(), writer, &config.ingest, heard, told);
     let (contact_store, stop) = (store.clone(), lifecycle.stop.clone());
     lifecycle.spawn("contacts", async move { contacts.run(&contact_store, &stop).await });
     let (size_store, stop) = (store.clone(), lifecycle.stop.clone());
     lifecycle.spawn("fleet_size", async move { fleet_size.run(&size_store, &stop).await });
+    let (release_store, stop) = (store.clone(), lifecycle.stop.clone());
+    lifecycle.spawn("desired_releases", async move {
+        desired_releases.run(&release_store, &stop).await;
+    });
     let (witness_store, stop) = (store.clone(), lifecycle.stop.clone());
     lifecycle.spawn("witnesses", async move { witnesses.run(&witness_store, &stop).await });
     let enroll_state = EnrollState::new(store.clone(), authorities.clone(), config);

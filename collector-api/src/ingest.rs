@@ -33,6 +33,7 @@ use crate::store::reports::Outcome;
 mod admission;
 mod body;
 mod decode;
+pub mod desired_releases;
 pub mod fleet_size;
 mod goodbye;
 mod group;
@@ -41,6 +42,7 @@ pub mod witnesses;
 pub mod writer;
 
 use admission::{Admission, Admitted};
+use desired_releases::DesiredReleases;
 use fleet_size::FleetSize;
 use witnesses::Witnesses;
 pub use writer::ReportWriter;
@@ -70,6 +72,7 @@ pub struct IngestState {
     contacts: Arc<Contacts>,
     witnesses: Arc<Witnesses>,
     fleet_size: FleetSize,
+    desired_releases: DesiredReleases,
     /// Decoding at the same time: as many as there are CPUs.
     decoders: Arc<Semaphore>,
 }
@@ -80,12 +83,22 @@ impl IngestState {
         store: Store,
         writer: ReportWriter,
         settings: &IngestSettings,
-        (contacts, witnesses, fleet_size): (Arc<Contacts>, Arc<Witnesses>, FleetSize),
+        (contacts, witnesses): (Arc<Contacts>, Arc<Witnesses>),
+        (fleet_size, desired_releases): (FleetSize, DesiredReleases),
     ) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let admission = Admission::new(settings.memory_bytes);
         let decoders = Arc::new(Semaphore::new(cpus));
-        Self { writer, store, admission, contacts, witnesses, fleet_size, decoders }
+        Self {
+            writer,
+            store,
+            admission,
+            contacts,
+            witnesses,
+            fleet_size,
+            desired_releases,
+            decoders,
+        }
     }
 }
 
@@ -148,7 +161,9 @@ async fn post_reports(
     state.contacts.settle(identity.host_id);
     state.witnesses.note(identity.host_id, &headers);
     answer.next_send_after_ms = state.pause();
-    Ok((state.fleet_size.headers(), Json(answer)))
+    let mut told = state.fleet_size.headers();
+    state.desired_releases.tell(identity.host_id, &mut told);
+    Ok((told, Json(answer)))
 }
 
 impl IngestState {

@@ -23,6 +23,7 @@ pub mod lifecycle;
 pub mod maintenance;
 pub mod metrics;
 pub mod openapi;
+pub mod rollouts;
 pub mod selector;
 pub mod store;
 pub mod web;

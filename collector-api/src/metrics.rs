@@ -94,6 +94,10 @@ pub const RULE_FAILURES: &str = "procfleet_alerts_rules_failures_total";
 /// Alerts not opened, because their rule has too many.
 pub const RULE_SHED: &str = "procfleet_alerts_rules_shed_total";
 /// Pings of the dead man's switch; `outcome`.
+pub const ROLLOUT_HOSTS: &str = "procfleet_rollouts_hosts_total";
+/// See [`describe`].
+pub const ROLLOUT_FAILURES: &str = "procfleet_rollouts_failures_total";
+/// See [`describe`].
 pub const PINGS: &str = "procfleet_alerts_pings_total";
 /// Attempts to send; `kind` of the channel, `verdict`.
 pub const NOTIFICATION_ATTEMPTS: &str = "procfleet_notifications_attempts_total";
@@ -174,6 +178,8 @@ fn describe() {
     describe_histogram!(RULE_SECONDS, Unit::Seconds, "Time to judge what some hosts reported");
     describe_counter!(RULE_FAILURES, "Rounds of rules that failed");
     describe_counter!(RULE_SHED, "Alerts not opened, because their rule has too many");
+    describe_counter!(ROLLOUT_HOSTS, "Hosts that rollouts started, and what became of them");
+    describe_counter!(ROLLOUT_FAILURES, "Rounds of the rollouts that failed");
     describe_counter!(PINGS, "Pings of the dead man's switch");
     describe_counter!(NOTIFICATION_ATTEMPTS, "Messages that were tried to be sent");
     describe_counter!(WITNESSES_SHED, "What hosts said of endpoints and is not kept");

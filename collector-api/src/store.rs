@@ -43,6 +43,7 @@ pub mod question;
 pub mod records;
 pub mod replicas;
 pub mod reports;
+pub mod rollouts;
 pub mod rollups;
 pub mod rules;
 pub mod runs;

@@ -1,5 +1,5 @@
 //! What samples refer to: `processes`, `process_instances`; and what reports say of their hosts:
-//! heartbeats and facts.
+//! heartbeats, facts and releases.
 //!
 //! Every statement takes its rows sorted by key, and every transaction runs the statements in the
 //! same order, so that two transactions that touch the same keys wait for each other in one
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::records::PreparedReport;
+use super::rollouts::releases::{self, Said};
 
 /// An instance as the newest of the group's reports describes it.
 struct Described<'a> {
@@ -260,7 +261,13 @@ impl<'a> Dictionaries<'a> {
         .execute(&mut *connection)
         .await
         .map_err(StoreError::of("insert_reports.save_heartbeats"))?;
-        self.save_facts(connection).await
+        self.save_facts(connection).await?;
+        let said = self.heartbeats.iter().filter_map(|(host_id, heartbeat)| {
+            let newest = heartbeat.newest?;
+            let (sampled_at, update) = (newest.sampled_at, newest.update.as_ref());
+            Some(Said { host_id: *host_id, sampled_at, update })
+        });
+        releases::save(connection, &said.collect::<Vec<_>>()).await
     }
 
     async fn save_facts(&self, connection: &mut PgConnection) -> Result<(), StoreError> {

@@ -244,11 +244,14 @@ async fn remove_rest(transaction: &mut PgConnection, host_id: Uuid) -> Result<u6
             h as (delete from rule_states where host_id = $1 returning 1),
             i as (delete from rule_progress where host_id = $1 returning 1),
             j as (delete from clone_conflicts where host_id = $1 returning 1),
-            k as (delete from silences where host_id = $1 returning 1)
+            k as (delete from silences where host_id = $1 returning 1),
+            l as (delete from host_releases where host_id = $1 returning 1),
+            m as (delete from rollout_hosts where host_id = $1 returning 1)
         select (select count(*) from a) + (select count(*) from b) + (select count(*) from c)
             + (select count(*) from d) + (select count(*) from e) + (select count(*) from f)
             + (select count(*) from g) + (select count(*) from h) + (select count(*) from i)
-            + (select count(*) from j) + (select count(*) from k) as "removed!""#,
+            + (select count(*) from j) + (select count(*) from k)
+            + (select count(*) from l) + (select count(*) from m) as "removed!""#,
         host_id
     )
     .fetch_one(transaction)

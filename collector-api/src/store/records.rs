@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use shared_model::{
     FieldError, GapReason, HostFacts, InstanceDefinition, ProblemCode, ProcessDefinition, Report,
-    Timestamp,
+    Timestamp, UpdateStatus,
 };
 use uuid::Uuid;
 
@@ -83,6 +83,8 @@ pub struct PreparedReport {
     pub process_definitions: Vec<ProcessDefinition>,
     /// Runs of it.
     pub instance_definitions: Vec<InstanceDefinition>,
+    /// How far the agent is with its release.
+    pub update: Option<UpdateStatus>,
     /// Rows of every series.
     pub rows: ReportRows,
 }
@@ -97,6 +99,7 @@ impl PreparedReport {
             boot_id: report.boot_id,
             rows: series::encode(&report),
             facts: report.facts,
+            update: report.agent.update,
             process_definitions: report.process_definitions,
             instance_definitions: report.instance_definitions,
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{HeaderMap, Request, StatusCode, header};
 use collector_api::auth::AgentIdentity;
+use collector_api::ingest::desired_releases::DesiredReleases;
 use collector_api::ingest::fleet_size::FleetSize;
 use collector_api::ingest::witnesses::Witnesses;
 use collector_api::ingest::{self, IngestSettings, IngestState, ReportWriter};
@@ -29,6 +30,7 @@ pub(crate) struct Replica {
     pub(crate) writer: ReportWriter,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: JoinSet<()>,
+    pub(crate) desired_releases: DesiredReleases,
     router: Router,
 }
 
@@ -42,14 +44,16 @@ impl Replica {
         let stop = CancellationToken::new();
         let (writer, futures) = ReportWriter::new(&store, &settings, &stop);
         let tasks = futures.into_iter().collect();
+        let desired_releases = DesiredReleases::default();
         let state = IngestState::new(
             store.clone(),
             writer.clone(),
             &settings,
-            (Arc::default(), Witnesses::new(&[]), FleetSize::default()),
+            (Arc::default(), Witnesses::new(&[])),
+            (FleetSize::default(), desired_releases.clone()),
         );
         let router = Router::from(ingest::routes(state));
-        let replica = Self { store, writer, stop, tasks, router };
+        let replica = Self { store, writer, stop, tasks, desired_releases, router };
         replica.wait_until_connected().await;
         replica
     }
@@ -63,17 +67,23 @@ impl Replica {
     }
 
     /// Sends `request` as `host_id`.
-    pub(crate) async fn send(
+    pub(crate) async fn send(&self, host_id: Uuid, request: Request<Body>) -> (StatusCode, Value) {
+        let (status, _, body) = self.ask(host_id, request).await;
+        (status, body)
+    }
+
+    /// The same, with the answer's headers.
+    pub(crate) async fn ask(
         &self,
         host_id: Uuid,
         mut request: Request<Body>,
-    ) -> (StatusCode, Value) {
+    ) -> (StatusCode, HeaderMap, Value) {
         let identity = AgentIdentity { host_id, certificate_serial: "01".into() };
         request.extensions_mut().insert(identity);
         let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap())
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status, head.headers, serde_json::from_slice(&body).unwrap())
     }
 
     /// `POST /v1/reports` with zstd frames.

@@ -38,6 +38,7 @@ mod purges;
 mod reader;
 mod releases;
 mod replicas;
+mod rollouts;
 mod rollups;
 mod rotation;
 mod upkeep;

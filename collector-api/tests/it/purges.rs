@@ -15,13 +15,15 @@ use crate::kit::{Host, Replica, changed};
 use crate::rollups::{execute, settle};
 
 /// What is not cut into pieces and is of a host.
-const WHOLE: [&str; 6] = [
+const WHOLE: [&str; 8] = [
     "process_instances",
     "ingest_rejects",
     "ingest_cursors",
     "host_overrides",
     "host_configurations",
     "alerts",
+    "host_releases",
+    "rollout_hosts",
 ];
 
 /// Rows of a host in every table, and a digest of them.
@@ -58,6 +60,9 @@ async fn fill(database: &TestDatabase, replica: &Replica, host: &Host) {
         format!(
             "insert into host_overrides (host_id, configuration) values ('{id}', '{{}}');
             insert into host_configurations (host_id) values ('{id}');
+            insert into host_releases (host_id, pinned_seq) values ('{id}', 1);
+            insert into rollouts (rollout_id, created_by, target_seq, state) values (gen_random_uuid(), 'ada', 2, 'done');
+            insert into rollout_hosts (rollout_id, host_id, is_canary) select rollout_id, '{id}', true from rollouts limit 1;
             insert into alerts (alert_id, fingerprint, rule, severity, host_id, began_at)
                 values (gen_random_uuid(), '{id}', 'host_silent', 'critical', '{id}', now())"
         ),

@@ -97,6 +97,7 @@ const SERVER: Layers = &[
             "ingest",
             "lifecycle",
             "maintenance",
+            "rollouts",
             "store",
             "web",
         ],
@@ -126,6 +127,7 @@ const SERVER: Layers = &[
     ("web", &["auth"]),
     ("ingest", &["auth", "error", "extract", "metrics", "store"]),
     ("maintenance", &["error", "metrics", "store"]),
+    ("rollouts", &["error", "metrics", "store"]),
     // What lets requests in.
     ("doors", &["auth", "authority", "config", "error", "lifecycle", "metrics"]),
     ("config", &["auth", "ingest"]),
