@@ -26,6 +26,7 @@ pub mod params;
 pub mod processes;
 pub mod profiles;
 pub mod replicas;
+pub mod rollouts;
 pub mod rules;
 pub mod runs;
 pub mod samples;
@@ -114,6 +115,7 @@ fn resources() -> OpenApiRouter<ApiState> {
         .merge(instances::routes())
         .merge(maintenance::routes())
         .merge(replicas::routes())
+        .merge(rollouts::routes())
         .merge(alerts::routes())
         .merge(channels::routes())
         .merge(rules::routes())

@@ -17,6 +17,7 @@ pub mod manual;
 pub mod output;
 pub mod profiles;
 mod release;
+mod rollout;
 pub mod table;
 pub mod tokens;
 
@@ -130,7 +131,8 @@ pub enum Command {
         #[command(subcommand)]
         command: audit::AuditCommand,
     },
-    /// Releases of the agent: keys, signatures, and the mirror that hosts install from. Files only.
+    /// Releases of the agent: keys, signatures, the mirror that hosts install from, and how
+    /// they get to the fleet.
     #[command(subcommand)]
     Release(release::ReleaseCommand),
     /// Look at the database, clocks, certificates, doors and versions, and say what to do. Fails if anything does.
@@ -189,7 +191,7 @@ impl Cli {
                 #[expect(clippy::disallowed_methods, reason = "the program's edge")]
                 doctor::run(config(), output, OffsetDateTime::now_utc).await
             }
-            Command::Release(command) => command.run(now),
+            Command::Release(command) => command.run(config, now).await,
             Command::Openapi => table::print(&document::yaml()),
             Command::Completions { shell } => manual::complete(shell),
             Command::Man { directory } => manual::man(&directory),

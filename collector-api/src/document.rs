@@ -46,6 +46,7 @@ pub fn document() -> OpenApi {
                 ("hosts", "Hosts and their series"),
                 ("processes", "Who used what, and where a command line ran"),
                 ("configuration", "What agents are to use, and what became of it"),
+                ("releases", "Which release of the agent hosts run, and how one gets to them"),
                 ("alerts", "What is wrong, and where it is told"),
                 ("maintenance", "How far roll-ups, retention and compression are"),
                 ("access", "API keys and enrolment tokens"),

@@ -144,6 +144,8 @@ problem_codes! {
     LifecycleConflict = 409, "The host's life cycle does not allow this";
     /// The rotation of an authority is not at this step, or the step would shut hosts out.
     RotationConflict = 409, "The rotation does not allow this";
+    /// Another rollout is open, or this one is over or held.
+    RolloutConflict = 409, "The rollout does not allow this";
     /// A request with this `Idempotency-Key` is being answered, or its server ended before it said how it went.
     IdempotencyInProgress = 409, "The first request with this key has no answer yet";
     /// An operator decommissioned the host.

@@ -92,6 +92,7 @@ pub(super) fn disposition(status: u16, problem: Option<&Problem>) -> Disposition
             | Code::LifecycleConflict
             | Code::CloneDetected
             | Code::RotationConflict
+            | Code::RolloutConflict
             | Code::IdempotencyInProgress
             | Code::IdempotencyKeyReused
             | Code::PreconditionFailed

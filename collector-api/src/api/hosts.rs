@@ -20,6 +20,7 @@ use crate::store::hosts::{
     AgentState, BlockDevice, Filesystem, HostMatch, HostSummary, NetworkInterface,
 };
 use crate::store::question::Class;
+use crate::store::rollouts::releases::HostRelease;
 use crate::store::samples::{HostPoint, Window};
 
 /// Most host ids listed when a name is ambiguous.
@@ -87,6 +88,8 @@ struct HostDetail {
     network_interfaces: Vec<NetworkInterface>,
     /// What its agent last said of itself.
     agent: Option<AgentState>,
+    /// Which release its agent is, and which it is to be; null: nothing is known or wanted.
+    release: Option<HostRelease>,
 }
 
 /// One host with its newest sample, file systems, devices, interfaces and the agent's own state.
@@ -108,6 +111,7 @@ async fn get_host(
         block_devices: Vec::new(),
         network_interfaces: Vec::new(),
         agent: None,
+        release: store.host_release(host_id).await?,
     };
     if let Some(at) = detail.host.last_sampled_at {
         let newest = Window { from: at - Duration::MICROSECOND, to: at };

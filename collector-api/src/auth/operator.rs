@@ -256,7 +256,7 @@ macro_rules! extractors {
 
 extractors! {
     FleetRead, HostsWrite, ConfigurationWrite, AlertsWrite, ChannelsWrite, TokensWrite, ApiKeysWrite,
-    CertificatesWrite, DataDelete, AuditRead,
+    CertificatesWrite, ReleasesWrite, DataDelete, AuditRead,
 }
 
 #[cfg(test)]

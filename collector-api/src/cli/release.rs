@@ -1,4 +1,5 @@
-//! `release`: keys, signatures and the mirror of what is installed on hosts. Files only: no server, no database.
+//! `release`: keys, signatures and the mirror of what is installed on hosts. Files only: no server, no
+//! database, but for `rollout`.
 //!
 //! Who makes releases keeps a *root* key offline and a *signing* key near the build (`keygen`). The root says once which
 //! signing keys count (`keys`); a signing key signs each release (`sign`), which is a directory with the binaries under
@@ -16,7 +17,9 @@ use clap::Subcommand;
 use shared_model::release::{Manifest, PublicKey, Release, Signed, SigningKeys};
 use time::OffsetDateTime;
 
+use super::rollout::RolloutCommand;
 use super::table;
+use crate::config::{Config, ConfigError};
 use files::{Binary, MANIFEST};
 
 /// Most binaries of a release, keys of a list.
@@ -80,6 +83,9 @@ pub enum ReleaseCommand {
         #[arg(long = "root", value_name = "KEY", required = true)]
         roots: Vec<PublicKey>,
     },
+    /// Bring a release to the fleet, step by step. Works on the database.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Print what a release says of itself.
     Show {
         /// A release or a mirror.
@@ -92,8 +98,13 @@ pub enum ReleaseCommand {
 
 impl ReleaseCommand {
     /// Does it.
-    pub fn run(self, now: OffsetDateTime) -> anyhow::Result<()> {
+    pub async fn run(
+        self,
+        config: impl FnOnce() -> Result<Config, ConfigError>,
+        now: OffsetDateTime,
+    ) -> anyhow::Result<()> {
         match self {
+            Self::Rollout(command) => command.run(&super::connect(&config()?).await?).await,
             Self::Keygen { file } => table::print(&format!("{}\n", keys::generate(&file)?)),
             Self::Keys { root_key, signing, output } => {
                 ensure!(signing.len() <= MAX_ENTRIES, "more than {MAX_ENTRIES} signing keys");

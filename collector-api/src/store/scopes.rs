@@ -40,6 +40,9 @@ pub enum Scope {
     /// Certificates are revoked, authorities replaced.
     #[serde(rename = "certificates:write")]
     CertificatesWrite,
+    /// Releases are brought to hosts.
+    #[serde(rename = "releases:write")]
+    ReleasesWrite,
     /// Data of decommissioned hosts are deleted.
     #[serde(rename = "data:delete")]
     DataDelete,
@@ -50,7 +53,7 @@ pub enum Scope {
 
 impl Scope {
     /// All.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FleetRead,
         Self::HostsWrite,
         Self::ConfigurationWrite,
@@ -59,6 +62,7 @@ impl Scope {
         Self::TokensWrite,
         Self::ApiKeysWrite,
         Self::CertificatesWrite,
+        Self::ReleasesWrite,
         Self::DataDelete,
         Self::AuditRead,
     ];
@@ -74,6 +78,7 @@ impl Scope {
             Self::TokensWrite => "tokens:write",
             Self::ApiKeysWrite => "api_keys:write",
             Self::CertificatesWrite => "certificates:write",
+            Self::ReleasesWrite => "releases:write",
             Self::DataDelete => "data:delete",
             Self::AuditRead => "audit:read",
         }
@@ -88,6 +93,7 @@ impl Scope {
             | Self::TokensWrite
             | Self::ApiKeysWrite
             | Self::CertificatesWrite
+            | Self::ReleasesWrite
             | Self::DataDelete
             | Self::AuditRead => Role::Admin,
         }
@@ -103,7 +109,7 @@ impl fmt::Display for Scope {
 /// A scope nobody knows.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a scope is one of fleet:read, hosts:write, configuration:write, alerts:write, channels:write, tokens:write, api_keys:write, certificates:write, data:delete, audit:read"
+    "a scope is one of fleet:read, hosts:write, configuration:write, alerts:write, channels:write, tokens:write, api_keys:write, certificates:write, releases:write, data:delete, audit:read"
 )]
 pub struct UnknownScope;
 

@@ -1,9 +1,9 @@
 //! Releases on their way to a fleet, on real databases: time passes by moving what was written back.
 
 mod hosts;
+mod rest;
 
 use collector_api::rollouts;
-use collector_api::selector::Selector;
 use collector_api::store::Store;
 use collector_api::store::audit::Actor;
 use collector_api::store::rollouts::changes::{NewRollout, RolloutChange, RolloutChanged};
@@ -65,15 +65,10 @@ impl Fleet {
 
     /// Begins a rollout of release 7.
     async fn begin(&self, canaries: Option<&str>, max_in_flight: i32) -> Uuid {
-        let new = NewRollout {
-            // The same hosts come first in every run.
-            rollout_id: Uuid::from_u128(self.store.rollouts(None).await.unwrap().len() as u128),
-            target_seq: 7,
-            canary_count: 5,
-            canaries: canaries.map(|text| (text.to_owned(), Selector::parse(text).unwrap())),
-            max_in_flight,
-            soak_s: 1800,
-        };
+        let mut new =
+            NewRollout::new(7, 5, canaries.map(str::to_owned), max_in_flight, 1800).unwrap();
+        // The same hosts come first in every run.
+        new.rollout_id = Uuid::from_u128(self.store.rollouts(None).await.unwrap().len() as u128);
         let open = self.store.create_rollout(&new, &Actor::cli()).await.unwrap();
         assert_eq!(open, None);
         new.rollout_id

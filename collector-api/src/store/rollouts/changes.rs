@@ -1,5 +1,7 @@
 //! What operators do to rollouts, and to the release of one host alone.
 
+use std::ops::RangeInclusive;
+
 use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -11,21 +13,73 @@ use crate::selector::Selector;
 use crate::store::audit::{Actor, record, record_host};
 use crate::store::{Store, StoreError};
 
+/// Longest selector, bytes.
+const MAX_SELECTOR_BYTES: usize = 2048;
+/// Bounds of the fields.
+const SEQS: RangeInclusive<i64> = 1..=i64::MAX;
+const CANARIES: RangeInclusive<i64> = 1..=100;
+const IN_FLIGHT: RangeInclusive<i64> = 1..=100_000;
+/// At most a week.
+const SOAK_S: RangeInclusive<i64> = 0..=604_800;
+
 /// A rollout to be begun.
 #[derive(Clone, Debug)]
 pub struct NewRollout {
     /// Its id.
     pub rollout_id: Uuid,
-    /// The release.
-    pub target_seq: i64,
-    /// How many canaries.
-    pub canary_count: i32,
-    /// Which hosts may be canaries: as it was written, and read. None: any.
-    pub canaries: Option<(String, Selector)>,
-    /// Most hosts under way at once.
-    pub max_in_flight: i32,
-    /// How long each step is looked at before the next, s.
-    pub soak_s: i32,
+    target_seq: i64,
+    canary_count: i32,
+    canaries: Option<(String, Selector)>,
+    max_in_flight: i32,
+    soak_s: i32,
+}
+
+/// A field that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {detail}")]
+pub struct WrongField {
+    /// Which.
+    pub field: &'static str,
+    /// What it must be.
+    pub detail: String,
+}
+
+impl NewRollout {
+    /// Of a release; the first are any `canary_count` hosts, or some that the selector means.
+    pub fn new(
+        target_seq: i64,
+        canary_count: i32,
+        canary_selector: Option<String>,
+        max_in_flight: i32,
+        soak_s: i32,
+    ) -> Result<Self, WrongField> {
+        check("target_seq", target_seq, &SEQS)?;
+        check("canary_count", canary_count.into(), &CANARIES)?;
+        check("max_in_flight", max_in_flight.into(), &IN_FLIGHT)?;
+        check("soak_s", soak_s.into(), &SOAK_S)?;
+        let canaries = canary_selector.map(|text| {
+            let wrong = |detail| WrongField { field: "canary_selector", detail };
+            if text.len() > MAX_SELECTOR_BYTES {
+                return Err(wrong(format!("must not be longer than {MAX_SELECTOR_BYTES} bytes")));
+            }
+            let read = Selector::parse(&text).map_err(|error| wrong(error.to_string()))?;
+            Ok((text, read))
+        });
+        let (rollout_id, canaries) = (Uuid::now_v7(), canaries.transpose()?);
+        Ok(Self { rollout_id, target_seq, canary_count, canaries, max_in_flight, soak_s })
+    }
+}
+
+/// Checks the number of a release.
+pub fn check_seq(field: &'static str, seq: i64) -> Result<(), WrongField> {
+    check(field, seq, &SEQS)
+}
+
+fn check(field: &'static str, value: i64, bounds: &RangeInclusive<i64>) -> Result<(), WrongField> {
+    if bounds.contains(&value) {
+        return Ok(());
+    }
+    Err(WrongField { field, detail: format!("must be {} to {}", bounds.start(), bounds.end()) })
 }
 
 /// What an operator does to a rollout.

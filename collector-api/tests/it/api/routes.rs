@@ -11,6 +11,7 @@ use collector_api::document;
 use collector_api::store::audit::Actor;
 use fleet_sim::database::Engine;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
 use super::kit::{self, Api, sql};
 use crate::openapi::operations;
@@ -29,7 +30,7 @@ use Effect::{Audited, Elsewhere, Reads};
 use Role::Admin;
 use Scope::{
     AlertsWrite, ApiKeysWrite, AuditRead, CertificatesWrite, ChannelsWrite, ConfigurationWrite,
-    DataDelete, FleetRead, HostsWrite, TokensWrite,
+    DataDelete, FleetRead, HostsWrite, ReleasesWrite, TokensWrite,
 };
 
 /// Every route, in the order of the document.
@@ -144,6 +145,13 @@ const ROUTES: &[(&str, &str, Scope, Effect)] = &[
         DataDelete,
         Elsewhere("it/purges.rs: needs a decommissioned host"),
     ),
+    (
+        "PUT",
+        "/v1/hosts/{host}/release-pin",
+        ReleasesWrite,
+        Audited(r#"{"seq":6}"#, "host.pin_release"),
+    ),
+    ("DELETE", "/v1/hosts/{host}/release-pin", ReleasesWrite, Audited("", "host.unpin_release")),
     ("GET", "/v1/hosts/{host}/samples", FleetRead, Reads),
     ("GET", "/v1/hosts/{host}/stack", FleetRead, Reads),
     ("GET", "/v1/instances", FleetRead, Reads),
@@ -167,6 +175,13 @@ const ROUTES: &[(&str, &str, Scope, Effect)] = &[
     ),
     ("DELETE", "/v1/profiles/{profile_id}", ConfigurationWrite, Audited("", "profile.delete")),
     ("GET", "/v1/replicas", FleetRead, Reads),
+    ("GET", "/v1/rollouts", FleetRead, Reads),
+    ("POST", "/v1/rollouts", ReleasesWrite, Audited(r#"{"target_seq":7}"#, "rollout.create")),
+    ("GET", "/v1/rollouts/{rollout_id}", FleetRead, Reads),
+    ("POST", "/v1/rollouts/{rollout_id}/advance", ReleasesWrite, Audited("", "rollout.advance")),
+    ("POST", "/v1/rollouts/{rollout_id}/cancel", ReleasesWrite, Audited("", "rollout.cancel")),
+    ("POST", "/v1/rollouts/{rollout_id}/pause", ReleasesWrite, Audited("", "rollout.pause")),
+    ("POST", "/v1/rollouts/{rollout_id}/resume", ReleasesWrite, Audited("", "rollout.resume")),
     ("GET", "/v1/rules", FleetRead, Reads),
     ("POST", "/v1/rules", AlertsWrite, Audited(RULE, "rule.create")),
     (
@@ -196,23 +211,40 @@ const RULE: &str = r#"{"name":"r","severity":"warning","metric":"host.cpu_ratio"
 /// Id of an object that a change needs.
 const SUBJECT: &str = "00000000-0000-0000-0000-000000000009";
 
+/// Makes a host, and what a change of it needs. Its id.
+async fn prepare_host(db: &mut PgConnection, path: &str) -> String {
+    let host_id = kit::host(db, 7, "subject").await;
+    sql(
+        db,
+        "insert into host_certificates (serial, host_id, spki_sha256, chain_pem, not_before, not_after, status)
+         values ('a1', '00000000-0000-0000-0000-000000000007', sha256('x'), '', now(), now() + interval '1 day', 'active')",
+    )
+    .await;
+    sql(
+        db,
+        "insert into host_overrides (host_id, configuration) values ('00000000-0000-0000-0000-000000000007', '{}')",
+    )
+    .await;
+    if path.ends_with("/release-pin") {
+        let pin = "insert into host_releases (host_id, pinned_seq) values ('00000000-0000-0000-0000-000000000007', 5)";
+        sql(db, pin).await;
+    }
+    host_id.to_string()
+}
+
 /// Makes what a change needs. The value of the path's parameter.
 async fn prepare(api: &Api, path: &str) -> String {
     let mut db = api.connect().await;
     if path.starts_with("/v1/hosts/") {
-        let host_id = kit::host(&mut db, 7, "subject").await;
-        sql(
-            &mut db,
-            "insert into host_certificates (serial, host_id, spki_sha256, chain_pem, not_before, not_after, status)
-             values ('a1', '00000000-0000-0000-0000-000000000007', sha256('x'), '', now(), now() + interval '1 day', 'active')",
-        )
-        .await;
-        sql(
-            &mut db,
-            "insert into host_overrides (host_id, configuration) values ('00000000-0000-0000-0000-000000000007', '{}')",
-        )
-        .await;
-        return host_id.to_string();
+        return prepare_host(&mut db, path).await;
+    }
+    if path.starts_with("/v1/rollouts/") {
+        let state = if path.ends_with("/resume") { "paused" } else { "canary" };
+        let rollout = format!(
+            "insert into rollouts (rollout_id, created_by, target_seq, state) values ('{SUBJECT}', 'ada', 7, '{state}')"
+        );
+        sql(&mut db, &rollout).await;
+        return SUBJECT.to_owned();
     }
     match path {
         "/v1/alerts/{alert_id}/acknowledgement" => {

@@ -38,6 +38,7 @@ pub(super) const TESTS: &[(&str, &str)] = &[
     ("docs/operations.md", "backup"),
     ("docs/operations.md", "restore"),
     ("docs/operations.md", "restored"),
+    ("docs/operations.md", "rollout"),
     ("docs/operations.md", "retention"),
     ("docs/operations.md", "rotate"),
     ("docs/operations.md", "activate"),
@@ -245,6 +246,8 @@ async fn operators_can_do_what_they_read() -> Result<()> {
     terminal.run(&page, "operate")?;
     terminal.run(&Page::read("docs/troubleshooting.md")?, "operate")?;
     terminal.run(&page, "hosts")?;
+    let said = terminal.run(&page, "rollout")?;
+    ensure!(said.contains("env=test") && said.contains("canary"), "{said}");
     let said = terminal.run(&page, "retention")?;
     ensure!(said.contains("14 days"), "{said}");
 
