@@ -1,6 +1,6 @@
 //! `procfleet-server`: the stateless HTTP tier between agents and TimescaleDB.
 //!
-//! `main → app → {ingest, api, alerts, maintenance, web} → {store, error, auth, metrics} → shared-model`.
+//! `main → app → {ingest, api, alerts, maintenance, rollouts, web} → {store, error, auth, metrics} → shared-model`.
 //! Siblings never import each other; only `store` holds SQL.
 
 pub mod alerts;

@@ -44,7 +44,7 @@ crate::problems! {
     UnpinProblems = BadParameter, NotFound, AmbiguousHost;
 }
 
-/// Rollouts, the newest first, with what became of their hosts. At most 1,000.
+/// Rollouts, the newest first, with what became of their hosts. The newest 100 are kept.
 #[utoipa::path(get, path = "/v1/rollouts", tag = "releases", security(("api_key" = ["fleet:read"])),
     responses((status = 200, description = "Rollouts", body = Page<RolloutRow>), OperatorProblems))]
 async fn list_rollouts(
@@ -137,8 +137,8 @@ async fn create_rollout(
     let RolloutBody { target_seq, canary_count, canary_selector, max_in_flight, soak_s } = body;
     let new = NewRollout::new(target_seq, canary_count, canary_selector, max_in_flight, soak_s);
     let new = new.map_err(wrong)?;
-    if let Some(open) = state.writers.create_rollout(&new, &operator.actor()).await? {
-        let detail = format!("The rollout {open} is open: wait for its end, or cancel it.");
+    if !state.writers.create_rollout(&new, &operator.actor()).await? {
+        let detail = "Another rollout is open: wait for its end, or cancel it.";
         return Err(ApiError::new(ProblemCode::RolloutConflict, detail));
     }
     Ok((StatusCode::CREATED, Answer(find(&state.writers, new.rollout_id).await?)))

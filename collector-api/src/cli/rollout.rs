@@ -109,9 +109,8 @@ impl RolloutCommand {
             Self::Start { seq, canaries, canary_selector, max_in_flight, soak } => {
                 let soak_s = i32::try_from(soak.as_secs()).unwrap_or(i32::MAX);
                 let new = NewRollout::new(seq, canaries, canary_selector, max_in_flight, soak_s)?;
-                if let Some(open) = store.create_rollout(&new, &Actor::cli()).await? {
-                    bail!("the rollout {open} is open: wait for its end, or cancel it");
-                }
+                let made = store.create_rollout(&new, &Actor::cli()).await?;
+                ensure!(made, "another rollout is open: wait for its end, or cancel it");
                 super::table::print(&format!("{}\n", new.rollout_id))
             }
             Self::List { output } => {

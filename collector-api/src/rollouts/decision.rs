@@ -30,7 +30,7 @@ const LOST_AFTER: Duration = Duration::minutes(15);
 /// How long a host fails: until then it may try again by itself.
 const FAILED_AFTER: Duration = Duration::minutes(15);
 /// When a host that says nothing is wrong, and is not there either, is given up: its place is another's.
-const OVERDUE_AFTER: Duration = Duration::hours(6);
+const OVERDUE_AFTER: Duration = Duration::hours(2);
 /// So many hosts it did not work on halt it.
 const MAX_BAD: usize = 3;
 /// Or more than one of so many, if as many were started.

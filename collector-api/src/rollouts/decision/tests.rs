@@ -144,8 +144,8 @@ fn what_becomes_of_a_host() {
         (since(UpdateState::Failed, minutes(15)), Some(Outcome::Failed)),
         (silent(minutes(14)), None),
         (silent(minutes(15)), Some(Outcome::Lost)),
-        (told(minutes(359)), None),
-        (told(minutes(360)), Some(Outcome::Failed)),
+        (told(minutes(119)), None),
+        (told(minutes(120)), Some(Outcome::Failed)),
         // As it seemed, and as it was.
         (settled(host(0), Outcome::Lost), None),
         (

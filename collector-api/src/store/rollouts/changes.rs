@@ -13,6 +13,8 @@ use crate::selector::Selector;
 use crate::store::audit::{Actor, record, record_host};
 use crate::store::{Store, StoreError};
 
+/// How many rollouts are kept, with their hosts.
+const KEPT: i64 = 100;
 /// Longest selector, bytes.
 const MAX_SELECTOR_BYTES: usize = 2048;
 /// Bounds of the fields.
@@ -131,12 +133,12 @@ pub enum RolloutChanged {
 }
 
 impl Store {
-    /// Begins a rollout. Some: not while this one is open.
+    /// Begins a rollout; forgets those before the newest [`KEPT`]. False: another one is open.
     pub async fn create_rollout(
         &self,
         new: &NewRollout,
         actor: &Actor,
-    ) -> Result<Option<Uuid>, StoreError> {
+    ) -> Result<bool, StoreError> {
         self.try_create_rollout(new, actor).await.map_err(StoreError::of("create_rollout"))
     }
 
@@ -144,7 +146,7 @@ impl Store {
         &self,
         new: &NewRollout,
         actor: &Actor,
-    ) -> Result<Option<Uuid>, sqlx::Error> {
+    ) -> Result<bool, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         let selector = new.canaries.as_ref().map(|(text, _)| text);
         let requirements = new.canaries.as_ref().map(|(_, read)| read.clone()).unwrap_or_default();
@@ -166,15 +168,19 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         if made.rows_affected() == 0 {
-            let open = sqlx::query_scalar!(
-                "-- Store::create_rollout.open
-                select rollout_id from rollouts where state in ('canary', 'rolling', 'paused')"
-            )
-            .fetch_optional(&mut *transaction)
-            .await?;
-            // Over in this very moment: the caller asks again.
-            return Ok(Some(open.unwrap_or_default()));
+            return Ok(false);
         }
+        // The newest that is done still serves hosts that come.
+        sqlx::query!(
+            "-- Store::create_rollout.forget
+            delete from rollouts where rollout_id in (
+                select rollout_id from rollouts order by created_at desc, rollout_id desc offset $1)
+              and rollout_id is distinct from (
+                select rollout_id from rollouts where state = 'done' order by created_at desc, rollout_id desc limit 1)",
+            KEPT
+        )
+        .execute(&mut *transaction)
+        .await?;
         let detail = json!({
             "target_seq": new.target_seq, "canary_count": new.canary_count, "canary_selector": selector,
             "max_in_flight": new.max_in_flight, "soak_s": new.soak_s,
@@ -182,7 +188,7 @@ impl Store {
         let object = new.rollout_id.to_string();
         record(&mut transaction, actor, "rollout.create", ("rollout", &object), detail).await?;
         transaction.commit().await?;
-        Ok(None)
+        Ok(true)
     }
 
     /// Changes a rollout.

@@ -7,8 +7,6 @@ use uuid::Uuid;
 
 use crate::store::{Store, StoreError};
 
-/// Most rollouts in an answer.
-const MAX_ROLLOUTS: i64 = 1000;
 /// Most hosts of one rollout in an answer.
 const MAX_HOSTS: i64 = 1000;
 
@@ -83,7 +81,7 @@ pub struct RolloutHostRow {
 }
 
 impl Store {
-    /// Rollouts, the newest first, at most 1,000; or the one.
+    /// Rollouts, the newest first; or the one. There are never many: old ones are forgotten.
     pub async fn rollouts(&self, rollout_id: Option<Uuid>) -> Result<Vec<RolloutRow>, StoreError> {
         sqlx::query_as!(
             RolloutRow,
@@ -92,16 +90,13 @@ impl Store {
                 o.canary_selector, o.max_in_flight, extract(epoch from o.soak)::bigint as "soak_s!", o.step_entered_at, o.reason,
                 s.started as "hosts_started!", s.under_way as "hosts_under_way!", s.confirmed as "hosts_confirmed!",
                 s.rolled_back as "hosts_rolled_back!", s.failed as "hosts_failed!", s.lost as "hosts_lost!"
-            from (select * from rollouts where $1::uuid is null or rollout_id = $1
-                order by created_at desc, rollout_id desc limit $2) o
-            cross join lateral (select count(*) as started, count(*) filter (where outcome is null) as under_way,
+            from rollouts o cross join lateral (select count(*) as started, count(*) filter (where outcome is null) as under_way,
                 count(*) filter (where outcome = 'confirmed') as confirmed,
                 count(*) filter (where outcome = 'rolled_back') as rolled_back,
                 count(*) filter (where outcome = 'failed') as failed, count(*) filter (where outcome = 'lost') as lost
                 from rollout_hosts where rollout_id = o.rollout_id) s
-            order by o.created_at desc, o.rollout_id desc"#,
+            where $1::uuid is null or o.rollout_id = $1 order by o.created_at desc, o.rollout_id desc"#,
             rollout_id,
-            MAX_ROLLOUTS,
         )
         .fetch_all(&self.pool)
         .await
