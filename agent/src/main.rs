@@ -9,12 +9,11 @@ use std::process::ExitCode;
 
 use agent::agent::delivered::delivered;
 use agent::agent::run::{RunError, run, say_goodbye};
-use agent::agent::start::{self, StartError};
+use agent::agent::start;
 use agent::cli::{Cli, Command, ConfigCommand};
 use agent::config::layers::Local;
 use agent::config::{Config, ConfigError};
 use agent::enroll::Enrolled;
-use agent::identity::IdentityError;
 use agent::logs::log;
 use agent::once::{Format, once};
 use agent::show::show;
@@ -94,14 +93,6 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() {
         return ExitCode::from(78);
     }
-    match error.downcast_ref::<RunError>() {
-        Some(RunError::Config(_)) => ExitCode::from(78),
-        Some(
-            RunError::Identity(IdentityError::NotEnrolled(_))
-            | RunError::Begin(
-                StartError::Identity(IdentityError::NotEnrolled(_)) | StartError::Copied(_),
-            ),
-        ) => ExitCode::from(3),
-        _ => ExitCode::FAILURE,
-    }
+    let run = error.downcast_ref::<RunError>();
+    run.map_or(ExitCode::FAILURE, |error| ExitCode::from(error.exit_code()))
 }

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::agent::AgentError;
 use crate::agent::delivered::delivered;
 use crate::cli::UpdateCommand;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::once;
+use crate::update::FileError;
 use crate::update::layout::{Layout, Link};
 use crate::update::ledger::{Ledger, Moment};
 use crate::update::worker::Worker;
@@ -15,12 +17,26 @@ use crate::update::worker::Worker;
 /// How long a release looks at the host to test itself.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdatesError {
+    /// A file or directory of releases.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is an identity, and it cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// This host cannot be looked at.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
 /// Does it; what is to be printed.
 pub fn execute(
     command: &UpdateCommand,
     config: &Config,
     file: Option<PathBuf>,
-) -> anyhow::Result<Option<String>> {
+) -> Result<Option<String>, UpdatesError> {
     let worker = || Worker::new(&config.update, &config.state_dir, file);
     match command {
         UpdateCommand::Status => return Ok(Some(status(config))),
@@ -34,7 +50,7 @@ pub fn execute(
     Ok(None)
 }
 
-fn self_test(config: &Config) -> anyhow::Result<()> {
+fn self_test(config: &Config) -> Result<(), UpdatesError> {
     match Identity::load(&config.identity_dir()) {
         // There may be a token instead.
         Ok(_) | Err(IdentityError::NotEnrolled(_)) => {}

@@ -68,6 +68,20 @@ pub enum RunError {
     SamplerEnded,
 }
 
+impl RunError {
+    /// What the program ends with, for the service manager: 78 configuration, 3 no identity of this host, 1 all else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 78,
+            Self::Identity(IdentityError::NotEnrolled(_))
+            | Self::Begin(
+                StartError::Identity(IdentityError::NotEnrolled(_)) | StartError::Copied(_),
+            ) => 3,
+            _ => 1,
+        }
+    }
+}
+
 /// Runs until a signal, also one that comes while the spool is opened and programs are loaded: that can
 /// take seconds, and a service manager that stops the agent meanwhile expects status 0.
 pub fn run(local: Local) -> Result<(), RunError> {
