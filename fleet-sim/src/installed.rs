@@ -144,7 +144,7 @@ impl Host {
         let path = |name: &str| Ok::<_, anyhow::Error>(path_text(&self.path(name))?.to_owned());
         Ok(format!(
             "state_dir = {:?}\ninterval_ms = 1000\n[collect]\ntier = \"proc\"\n[budget]\ncpu_cores = 8.0\n\
-             [update]\nbase = {:?}\ntrusted_keys = {:?}\nstable_s = 2\ndeadline_s = 6\ngrace_s = 6\n",
+             [update]\nbase = {:?}\ntrusted_keys = {:?}\nstable_s = 2\ndeadline_s = 20\ngrace_s = 20\n",
             path("state")?,
             path("base")?,
             path("keys")?
