@@ -1,6 +1,6 @@
 //! `update work` and `update boot-check`: what root does, one step after the other.
 //!
-//! Every change follows one order: the release on disk, the ledger, the link, the rest. [`reconcile`] begins each run and
+//! Every change follows one order: the release on disk, the ledger, the link, the rest. `reconcile` begins each run and
 //! finishes what was announced in the ledger and not done; a request is taken away last, so that it is taken up again.
 
 use std::path::PathBuf;
