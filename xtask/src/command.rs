@@ -7,8 +7,8 @@ use clap::Subcommand;
 
 use crate::project::Project;
 use crate::{
-    bench, ci, db, down, fuzz, grafana, logs, openapi, packages, portable, sqlx, status, test,
-    tidy, up, web,
+    bench, ci, db, dist, down, fuzz, grafana, logs, openapi, packages, portable, sqlx, status,
+    test, tidy, up, web,
 };
 
 #[derive(Subcommand)]
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Bench(bench::Arguments),
     /// Build the agent for every x86-64 Linux since `CentOS` 7, and check that it is.
     Portable,
+    /// Everything of a release: programs, packages, sums, parts and licences.
+    Dist(dist::Arguments),
     /// Make deb, rpm and tarball of agent and server.
     Packages(packages::Arguments),
     /// Fuzz every parser of bytes from the kernel.
@@ -64,6 +66,7 @@ impl Command {
             Command::Grafana(arguments) => grafana::run(project, &arguments),
             Command::Bench(arguments) => bench::run(project, &arguments),
             Command::Portable => portable::run(project),
+            Self::Dist(arguments) => dist::run(project, &arguments),
             Command::Packages(arguments) => packages::run(project, &arguments),
             Command::Fuzz(arguments) => fuzz::run(project, &arguments),
             Command::Db(arguments) => db::run(project, &arguments),

@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod command;
 mod db;
+mod dist;
 mod down;
 mod fuzz;
 mod grafana;

@@ -6,7 +6,7 @@
 //! the defaults, with every key commented out. The same sources and programs give the same bytes: times are
 //! those of the commit, or `SOURCE_DATE_EPOCH`.
 //!
-//! Packages of another architecture take programs for it by `--binaries`; those of this machine, which
+//! Packages of another architecture take programs for it by `--binaries` and `--target`; those of this machine, which
 //! print the manual, by `--documenters`.
 
 use std::path::{Path, PathBuf};
@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// Directory with the same programs for this machine [default: those of --binaries]
     #[arg(long, value_name = "DIR")]
     documenters: Option<PathBuf>,
+    /// What --binaries were built for
+    #[arg(long, default_value = crate::dist::TARGET)]
+    target: String,
     /// Where to [default: target/dist]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -64,6 +67,8 @@ pub(crate) struct Making<'a> {
     pub(crate) project: &'a Project,
     pub(crate) out: PathBuf,
     pub(crate) version: String,
+    /// Rust's name of what the programs were built for.
+    pub(crate) target: String,
     /// Seconds since 1970: of every file, and of the packages.
     pub(crate) epoch: u64,
     pub(crate) fast: bool,
@@ -76,7 +81,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     };
     let documenters = arguments.documenters.as_ref().unwrap_or(&binaries);
     let out = arguments.out.clone().unwrap_or_else(|| project.target().join("dist"));
-    let making = Making::new(project, &out, arguments.fast)?;
+    let making = Making::new(project, &out, &arguments.target, arguments.fast)?;
     let all = [Kind::Deb, Kind::Rpm, Kind::Tarball];
     let kinds = if arguments.only.is_empty() { &all[..] } else { &arguments.only };
     for made in make(&making, &binaries, documenters, kinds)? {
@@ -86,7 +91,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
 }
 
 impl<'a> Making<'a> {
-    pub(crate) fn new(project: &'a Project, out: &Path, fast: bool) -> Result<Self> {
+    pub(crate) fn new(project: &'a Project, out: &Path, target: &str, fast: bool) -> Result<Self> {
         let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(text) => text,
             Err(_) => captured(Command::new("git").current_dir(&project.root).args([
@@ -100,7 +105,8 @@ impl<'a> Making<'a> {
         std::fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
         let out = out.canonicalize()?;
         // The workspace's version is this program's.
-        Ok(Self { project, out, version: env!("CARGO_PKG_VERSION").to_owned(), epoch, fast })
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Self { project, out, version, target: target.to_owned(), epoch, fast })
     }
 
     /// A new empty directory for what is packed, removed by the caller.
@@ -121,9 +127,9 @@ pub(crate) fn make(
 ) -> Result<Vec<PathBuf>> {
     apt::ensure(&TOOLS, "packages are made with it")?;
     let mut made = Vec::new();
-    for product in ["procfleet-agent", "procfleet-server"] {
+    for (product, package) in crate::dist::PRODUCTS {
         let step = Step::start(format!("package {product}"));
-        let content = Content::gather(making, product, binaries, documenters)?;
+        let content = Content::gather(making, (product, package), binaries, documenters)?;
         for kind in kinds {
             made.push(match kind {
                 Kind::Deb => deb::make(making, &content)?,
@@ -144,7 +150,7 @@ pub(crate) fn build(project: &Project) -> Result<PathBuf> {
     server.args(["--bin", "procfleet-server"]);
     crate::web::ensure(project)?;
     ensure!(shown(&mut server)?.success(), "the server's build failed");
-    let binaries = project.target().join("dist/programs");
+    let binaries = project.target().join("dist-programs");
     std::fs::create_dir_all(&binaries)?;
     let server = project.target().join("release/procfleet-server");
     for (from, name) in [(agent, "procfleet-agent"), (server, "procfleet-server")] {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Making;
 use super::binary::{Architecture, Binary};
+use crate::dist::{licences, parts};
 use crate::run::captured;
 
 /// A file as it is installed.
@@ -43,7 +44,7 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn gather(
         making: &Making<'_>,
-        product: &'static str,
+        (product, package): (&'static str, &str),
         binaries: &Path,
         documenters: &Path,
     ) -> Result<Self> {
@@ -68,6 +69,7 @@ impl Content {
         } else {
             ("deploy/systemd/procfleet-server.service", "server.toml", "collector-api/server.toml")
         };
+        let parts = parts::of(making.project, package, &making.target)?;
         let example = "deploy/packages/procfleet-server/server.env";
         Ok(Self {
             product,
@@ -83,7 +85,7 @@ impl Content {
                 print(&["completions", "fish"])?.into_bytes(),
             ],
             examples: if is_agent { Vec::new() } else { vec![("server.env", read(example)?)] },
-            licences: text("LICENSE")?,
+            licences: licences::write(product, &parts)?,
         })
     }
 
