@@ -92,6 +92,7 @@ fn live_on_debian(suite: &str, debs: &[PathBuf]) -> Result<()> {
     root.run("echo 'interval_ms = 5000' >/etc/procfleet/agent.toml")?;
     root.run("echo PROCFLEET_DATABASE_URL=postgres://db/x >/etc/procfleet/server.env")?;
     root.run("touch /var/lib/procfleet-agent/spooled /var/lib/procfleet-server/ca.key")?;
+    root.run("chmod 600 /var/lib/procfleet-server/ca.key")?;
     // Again, as by an upgrade: what was changed stays.
     root.run(&install)?;
     assert_eq!(root.run("cat /etc/procfleet/agent.toml")?.trim(), "interval_ms = 5000");
@@ -102,7 +103,14 @@ fn live_on_debian(suite: &str, debs: &[PathBuf]) -> Result<()> {
     for file in ["agent.toml", "server.env", "server.toml", "spooled", "ca.key"] {
         assert!(kept.contains(file), "{file} is kept until the purge: {kept}");
     }
+    let purged = root.run("dpkg --purge procfleet-agent procfleet-server")?;
+    assert!(purged.contains("ca.key is kept"), "{purged}");
+    // A new server finds the key of the old one's hosts, and may read it.
+    root.run(&install)?;
+    let owner = "stat -c %U:%a /var/lib/procfleet-server /var/lib/procfleet-server/ca.key";
+    assert_eq!(root.run(owner)?, "procfleet-server:700\nprocfleet-server:600\n");
     root.run("dpkg --purge procfleet-agent procfleet-server")?;
+    root.run("rm -r /var/lib/procfleet-server")?;
     assert_eq!(difference(&before, &root.tree()?), Vec::<String>::new(), "{suite}");
     Ok(())
 }
@@ -203,5 +211,43 @@ fn tarballs_hold_what_a_host_needs() -> Result<()> {
         let program = out.path().join(top).join(product);
         assert!(succeed(command(&program).arg("--version"))?.starts_with(product));
     }
+    Ok(())
+}
+
+#[test]
+fn a_distribution_is_whole_and_its_sums_notice_a_change() -> Result<()> {
+    let out = Directory::create("dist")?;
+    let binaries = binary("procfleet-agent")?;
+    let mut xtask = command(&binary("xtask")?);
+    xtask.env("CARGO_MANIFEST_DIR", repository().join("xtask").canonicalize()?);
+    xtask.args(["dist", "--fast", "--binaries"]).arg(binaries.parent().context("a directory")?);
+    let printed = succeed(xtask.arg("--out").arg(out.path()))?;
+    let names: Vec<&str> = printed.lines().filter_map(|line| line.rsplit('/').next()).collect();
+    for (kind, count) in [(".deb", 2), (".rpm", 2), (".tar.gz", 2), (".cdx.json", 2)] {
+        let found = names.iter().filter(|name| name.ends_with(kind)).count();
+        assert_eq!(found, count, "{kind}: {names:?}");
+    }
+    let check = || {
+        let mut sums = command(Path::new("sha256sum"));
+        succeed(sums.current_dir(out.path()).args(["--check", "--strict", "--quiet", "SHA256SUMS"]))
+    };
+    check()?;
+    let sums = fs::read_to_string(out.path().join("SHA256SUMS"))?;
+    assert_eq!(sums.lines().count() + 1, names.len(), "all but the sums: {names:?}");
+    // What is signed runs, and what it consists of is told with it.
+    let program =
+        names.iter().find(|name| name.starts_with("procfleet-agent") && name.ends_with("-linux"));
+    let program = out.path().join(program.context("the agent's program")?);
+    assert!(succeed(command(&program).arg("--version"))?.starts_with("procfleet-agent "));
+    let licences =
+        names.iter().find(|name| name.starts_with("procfleet-agent") && name.ends_with("LICENSES"));
+    let licences = fs::read_to_string(out.path().join(licences.context("its licences")?))?;
+    assert!(licences.contains("\nring ") && licences.contains("\naya "), "{licences}");
+    let bill =
+        out.path().join(names.iter().find(|name| name.ends_with(".cdx.json")).context("a bill")?);
+    fs::write(&bill, fs::read_to_string(&bill)?.replacen("1.5", "1.4", 1))?;
+    assert!(check().is_err(), "a change is noticed");
+    assert!(succeed(&mut xtask).is_err(), "a directory with something in it is not emptied");
+    assert!(bill.exists());
     Ok(())
 }
