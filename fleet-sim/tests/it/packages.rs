@@ -63,6 +63,12 @@ fn assert_works(root: &Rootfs) -> Result<()> {
     assert_eq!(root.run("procfleet-agent config check")?.trim(), "the configuration is usable");
     let units = "procfleet-agent.service procfleet-server.service";
     root.run(&format!("systemd-analyze verify --man=no {units}"))?;
+    let unit = root.run("cat /usr/lib/systemd/system/procfleet-agent.service")?;
+    for line in ["ExecStart=/usr/bin/procfleet-agent run", "LimitMEMLOCK=infinity", "CPUQuota=25%"]
+    {
+        assert!(unit.lines().any(|found| found == line), "{line}: {unit}");
+    }
+    assert!(!unit.contains("/opt/") && !unit.contains("User="), "{unit}");
     Ok(())
 }
 

@@ -60,14 +60,11 @@ impl Content {
         let pages = pages(&documenter, &scratch)?;
         crate::project::remove(&scratch)?;
         let is_agent = product == "procfleet-agent";
+        let unit = text(&format!("deploy/systemd/{product}.service"))?;
         let (unit, name, sample) = if is_agent {
-            (
-                "deploy/packages/procfleet-agent/procfleet-agent.service",
-                "agent.toml",
-                "agent/agent.toml",
-            )
+            (packaged(&unit)?, "agent.toml", "agent/agent.toml")
         } else {
-            ("deploy/systemd/procfleet-server.service", "server.toml", "collector-api/server.toml")
+            (unit, "server.toml", "collector-api/server.toml")
         };
         let parts = parts::of(making.project, package, &making.target)?;
         let example = "deploy/packages/procfleet-server/server.env";
@@ -76,7 +73,7 @@ impl Content {
             architecture: binary.architecture,
             glibc: binary.glibc,
             program: binary.bytes,
-            unit: read(unit)?,
+            unit: unit.into_bytes(),
             configuration: (name, commented(&text(sample)?)),
             pages,
             completions: [
@@ -170,6 +167,32 @@ pub(super) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     })?;
     ensure!(output.status.success(), "gzip ended with {}", output.status);
     Ok(output.stdout)
+}
+
+/// The agent's unit as a package has it, made from that of the install script: the package manager replaces the
+/// program, which lies elsewhere, and whoever enrols the host does so as root, whose files they are then. Root has no
+/// more powers in it than the script's user.
+fn packaged(unit: &str) -> Result<String> {
+    /// Of releases beside each other, and of the user.
+    const LEFT_OUT: [&str; 5] = [
+        "# As root: takes a release back",
+        "ExecStartPre=",
+        "User=",
+        "Group=",
+        "AmbientCapabilities=",
+    ];
+    const START: [&str; 2] = [
+        "ExecStart=/opt/procfleet/agent/current/procfleet-agent",
+        "ExecStart=/usr/bin/procfleet-agent",
+    ];
+    for expected in LEFT_OUT.iter().chain(&START[..1]) {
+        let found = unit.lines().filter(|line| line.starts_with(expected)).count();
+        ensure!(found == 1, "the agent's unit has {found} lines that begin with {expected}");
+    }
+    let stays = |line: &&str| !LEFT_OUT.iter().any(|start| line.starts_with(start));
+    let lines: Vec<_> =
+        unit.lines().filter(stays).map(|line| line.replace(START[0], START[1])).collect();
+    Ok(lines.join("\n") + "\n")
 }
 
 /// A sample whose keys stand at their defaults, with every key commented out: what is changed later stands out, and
