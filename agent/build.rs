@@ -36,8 +36,11 @@ fn compile_all() -> Result<(), String> {
 
 fn compile(source: &Path, object: &Path, target: &str) -> Result<(), String> {
     let clang = env::var("PROCFLEET_CLANG").unwrap_or_else(|_| "clang".to_owned());
+    // The same object wherever the sources lie.
+    let here = env::current_dir().map_err(|error| format!("read the directory: {error}"))?;
     let run = Command::new(&clang)
         .args(["-target", target, "-mcpu=v2", "-O2", "-g", "-Wall", "-Werror", "-c"])
+        .arg(format!("-fdebug-prefix-map={}=.", here.display()))
         .arg(source)
         .arg("-o")
         .arg(object)

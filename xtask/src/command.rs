@@ -37,8 +37,8 @@ pub(crate) enum Command {
     Grafana(grafana::Arguments),
     /// Measure: release build, durable database.
     Bench(bench::Arguments),
-    /// Build the agent for every x86-64 Linux since `CentOS` 7, and check that it is.
-    Portable,
+    /// Build the programs for every x86-64 Linux since `CentOS` 7, and check that they are.
+    Portable(portable::Arguments),
     /// Everything of a release: programs, packages, sums, parts and licences.
     Dist(dist::Arguments),
     /// Make deb, rpm and tarball of agent and server.
@@ -65,8 +65,8 @@ impl Command {
             Command::Web(arguments) => web::run(project, &arguments),
             Command::Grafana(arguments) => grafana::run(project, &arguments),
             Command::Bench(arguments) => bench::run(project, &arguments),
-            Command::Portable => portable::run(project),
-            Self::Dist(arguments) => dist::run(project, &arguments),
+            Command::Portable(arguments) => portable::run(project, &arguments),
+            Command::Dist(arguments) => dist::run(project, &arguments),
             Command::Packages(arguments) => packages::run(project, &arguments),
             Command::Fuzz(arguments) => fuzz::run(project, &arguments),
             Command::Db(arguments) => db::run(project, &arguments),

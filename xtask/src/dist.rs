@@ -9,7 +9,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::packages::{Kind, Making, build, make};
+use crate::packages::{Kind, Making, make};
+use crate::portable;
 use crate::progress::Step;
 use crate::project::{Project, remove};
 use crate::run::captured;
@@ -54,7 +55,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     let making = Making::new(project, &out, &arguments.target, arguments.fast)?;
     let binaries = match &arguments.binaries {
         Some(binaries) => binaries.clone(),
-        None => build(project)?,
+        None => portable::make(project, &PRODUCTS)?,
     };
     let documenters = arguments.documenters.as_ref().unwrap_or(&binaries);
     let mut made = make(&making, &binaries, documenters, &[Kind::Deb, Kind::Rpm, Kind::Tarball])?;

@@ -12,12 +12,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::apt;
 use crate::progress::Step;
 use crate::project::{Project, remove};
-use crate::run::{captured, cargo, shown};
+use crate::run::captured;
 
 mod binary;
 mod content;
@@ -77,7 +77,7 @@ pub(crate) struct Making<'a> {
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     let binaries = match &arguments.binaries {
         Some(binaries) => binaries.clone(),
-        None => build(project)?,
+        None => crate::portable::make(project, &crate::dist::PRODUCTS)?,
     };
     let documenters = arguments.documenters.as_ref().unwrap_or(&binaries);
     let out = arguments.out.clone().unwrap_or_else(|| project.target().join("dist"));
@@ -140,23 +140,4 @@ pub(crate) fn make(
         step.done("");
     }
     Ok(made)
-}
-
-/// Both programs as they are released: the agent for old systems, too. Returns the directory.
-pub(crate) fn build(project: &Project) -> Result<PathBuf> {
-    let agent = crate::portable::make(project)?;
-    let mut server = cargo(project);
-    server.args(["build", "--release", "--locked", "--package", "collector-api"]);
-    server.args(["--bin", "procfleet-server"]);
-    crate::web::ensure(project)?;
-    ensure!(shown(&mut server)?.success(), "the server's build failed");
-    let binaries = project.target().join("dist-programs");
-    std::fs::create_dir_all(&binaries)?;
-    let server = project.target().join("release/procfleet-server");
-    for (from, name) in [(agent, "procfleet-agent"), (server, "procfleet-server")] {
-        let to = binaries.join(name);
-        std::fs::copy(&from, &to)
-            .with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
-    }
-    Ok(binaries)
 }

@@ -1,9 +1,11 @@
-//! `cargo xtask portable`: the agent as one binary for every x86-64 Linux since `CentOS` 7, and the proof.
+//! `cargo xtask portable`: the programs for every x86-64 Linux since `CentOS` 7, and the proof.
 //!
 //! zig links against the symbols of glibc 2.17, whatever this machine has. It and cargo-zigbuild come as wheels from
-//! `PyPI`, in the versions named here, into `.procfleet/tools`. Then the binary itself is asked: which versions of
-//! symbols it needs, which libraries, and whether it runs here. That it makes no system call newer than
-//! Linux 3.10 without another way is a test of the agent (`old_kernel`).
+//! `PyPI`, in the versions named here, into `.procfleet/tools`. Then each program itself is asked: which versions of
+//! symbols it needs, which libraries, and whether it runs here. That the agent makes no system call newer than
+//! Linux 3.10 without another way is a test of it (`old_kernel`).
+//!
+//! The same sources and tools give the same bytes wherever they lie: paths of the builder are replaced.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -11,12 +13,12 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 
 use crate::apt;
+use crate::dist::{PRODUCTS, TARGET};
 use crate::project::Project;
 use crate::run::{captured, cargo, exists, shown};
 
 /// What is linked against: `CentOS` 7.
 const GLIBC: (u32, u32) = (2, 17);
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Of `PyPI`.
 const WHEELS: [&str; 2] = ["cargo-zigbuild==0.20.1", "ziglang==0.13.0.post1"];
 /// Libraries that every glibc system has.
@@ -30,29 +32,39 @@ const LIBRARIES: [&str; 7] = [
     "librt.so.1",
 ];
 
-pub(crate) fn run(project: &Project) -> Result<ExitCode> {
-    make(project)?;
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this crate's program, `agent` or `collector-api` [default: both]
+    #[arg(long, value_name = "CRATE")]
+    package: Option<String>,
+}
+
+pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
+    let is_asked = |(_, package): &&(&str, &str)| {
+        arguments.package.as_deref().is_none_or(|asked| asked == *package)
+    };
+    let products: Vec<_> = PRODUCTS.iter().filter(is_asked).copied().collect();
+    ensure!(!products.is_empty(), "--package is agent or collector-api");
+    make(project, &products)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds and checks; returns the program.
-pub(crate) fn make(project: &Project) -> Result<PathBuf> {
+/// Builds and checks programs and the crates that they are; returns the directory that they are in.
+pub(crate) fn make(project: &Project, products: &[(&str, &str)]) -> Result<PathBuf> {
     project.prepare()?;
     apt::ensure_clang()?;
+    crate::web::ensure(project)?;
     let tools = install(project)?;
-    build(project, &tools)?;
-    let binary = project.target().join(TARGET).join("release/procfleet-agent");
-    check(&binary)?;
-    let version = captured(Command::new(&binary).arg("--version"))?;
-    captured(Command::new(&binary).args(["once", "--interval", "200ms", "--json"]))?;
-    println!(
-        "{}: {}, runs from glibc {}.{} on",
-        binary.display(),
-        version.trim(),
-        GLIBC.0,
-        GLIBC.1
-    );
-    Ok(binary)
+    build(project, &tools, products)?;
+    let directory = project.target().join(TARGET).join("release");
+    for (product, _) in products {
+        let binary = directory.join(product);
+        check(&binary)?;
+        let version = captured(Command::new(&binary).arg("--version"))?;
+        let (major, minor) = GLIBC;
+        println!("{}: {}, from glibc {major}.{minor} on", binary.display(), version.trim());
+    }
+    Ok(directory)
 }
 
 /// Installs the wheels where they are missing; returns where.
@@ -79,15 +91,43 @@ fn zigbuild(tools: &Path) -> PathBuf {
     tools.join("bin/cargo-zigbuild")
 }
 
-fn build(project: &Project, tools: &Path) -> Result<()> {
+fn build(project: &Project, tools: &Path, products: &[(&str, &str)]) -> Result<()> {
     let cargo = cargo(project);
     let mut command = Command::new(zigbuild(tools));
     command.current_dir(&project.root).env("CARGO", cargo.get_program());
     command.env("CARGO_ZIGBUILD_ZIG_PATH", zig(tools));
-    command.args(["zigbuild", "--release", "--package", "agent", "--bins", "--target"]);
+    command.args(["zigbuild", "--release", "--locked", "--bins", "--target"]);
     command.arg(format!("{TARGET}.{}.{}", GLIBC.0, GLIBC.1));
+    for (_, package) in products {
+        command.args(["--package", package]);
+    }
+    replace_paths(project, &mut command);
     ensure!(shown(&mut command)?.success(), "the portable build failed");
     Ok(())
+}
+
+/// Of panics' places and the like: where the sources lie here is nobody's business, and would make every builder's
+/// program another one.
+fn replace_paths(project: &Project, command: &mut Command) {
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    let places = [(Some(project.root.clone()), "/procfleet"), (home, "/cargo")];
+    let places: Vec<String> = places
+        .iter()
+        .filter_map(|(from, to)| Some(format!("{}={to}", from.as_ref()?.display())))
+        .collect();
+    // As cargo wants it: one option from the next by a character that no path has.
+    let mut flags: Vec<String> = std::env::var("RUSTFLAGS")
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .map(str::to_owned)
+        .collect();
+    flags.extend(places.iter().map(|place| format!("--remap-path-prefix={place}")));
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    let flags: Vec<String> =
+        places.iter().map(|place| format!("-ffile-prefix-map={place}")).collect();
+    command.env("CFLAGS", flags.join(" "));
 }
 
 /// Fails unless the binary needs nothing that the oldest system lacks.
@@ -142,5 +182,14 @@ mod tests {
         let text = " 0x0000000000000001 (NEEDED)  Shared library: [libc.so.6]\n\
             \x20 0x000000000000000e (SONAME)  Library soname: [x.so]\n";
         assert_eq!(needed_libraries(text), ["libc.so.6"]);
+    }
+
+    #[test]
+    fn a_program_of_this_machine_only_is_refused() {
+        // This test itself: linked by the compiler of a system that is newer than the oldest supported one.
+        let refusal = check(&std::env::current_exe().unwrap()).unwrap_err().to_string();
+        assert!(refusal.contains("needs symbols of glibc [(2, "), "{refusal}");
+        let refusal = format!("{:#}", check(Path::new("/etc/passwd")).unwrap_err());
+        assert!(refusal.contains("Not an ELF file"), "{refusal}");
     }
 }
