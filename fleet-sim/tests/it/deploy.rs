@@ -19,13 +19,14 @@ use fleet_sim::child::{self, Directory};
 use fleet_sim::database::{Engine, TestDatabase};
 use fleet_sim::eventually::eventually;
 use fleet_sim::haproxy::HaproxyProcess;
-use fleet_sim::postgres::PostgresCluster;
 use fleet_sim::server::{Deployment, Doors};
 use serde::Deserialize as _;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::fleet::{DEADLINE, Fleet, connect, report_count, start_agent, wait_for_reports};
+
+mod database;
+mod kubernetes;
 
 /// Where the repository is.
 pub(crate) fn repository() -> PathBuf {
@@ -265,10 +266,10 @@ fn agent_configuration(variables: &BTreeMap<String, String>) -> Result<Value> {
 #[test]
 fn agents_accept_their_configuration() -> Result<()> {
     let compose = compose()?;
-    let kubernetes = kubernetes()?;
-    let daemon = find(&kubernetes, "DaemonSet")?;
+    let documents = kubernetes::documents()?;
+    let daemon = kubernetes::find(&documents, "DaemonSet")?;
     let container = &daemon["spec"]["template"]["spec"]["containers"][0];
-    let of_node: BTreeMap<_, _> = listed_environment(container)?;
+    let of_node: BTreeMap<_, _> = kubernetes::listed_environment(container)?;
     for variables in [environment(&compose["services"]["agent"]), of_node] {
         let with = agent_configuration(&variables)?;
         for name in variables.keys() {
@@ -389,44 +390,6 @@ fn secrets_are_written_once_and_for_nobody_else() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_database_of_compose_lets_the_server_and_grafana_in() -> Result<()> {
-    let secrets = secrets()?;
-    let cluster = PostgresCluster::start_new().await?;
-    let address = cluster.address();
-    let mut command = Command::new("sh");
-    // Sourced, as the image does with what is not executable.
-    command.args(["-euc", ". \"$0\""]).arg(repository().join("deploy/docker/create-database.sh"));
-    command.env("PROCFLEET_SECRETS", secrets.path()).env("PGHOST", address.ip().to_string());
-    command.env("PGPORT", address.port().to_string());
-    run(&mut command)?;
-
-    let server = |arguments: &[&str]| -> Result<Output> {
-        let mut command = Command::new(child::binary("procfleet-server")?);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PROCFLEET_")) {
-            command.env_remove(name);
-        }
-        command.env("PROCFLEET_CA_KEY_FILE", secrets.path().join("ca.key"));
-        let url = format!("postgres://procfleet@{address}/procfleet");
-        run(command.env("PROCFLEET_DATABASE_URL", url).args(arguments))
-    };
-    server(&["migrate"])?;
-    server(&["init"])?;
-
-    let url = format!("postgres://procfleet_reader@{address}/procfleet");
-    let mut reader = PgConnection::connect(&url).await?;
-    sqlx::query("select * from procfleet_hosts limit 1").fetch_optional(&mut reader).await?;
-    let refused = sqlx::query("select * from api_keys").fetch_optional(&mut reader).await;
-    ensure!(refused.is_err(), "Grafana's role reads secrets");
-    let timeout: String =
-        sqlx::query_scalar("show statement_timeout").fetch_one(&mut reader).await?;
-    assert_eq!(timeout, "30s", "migrate could not set what the role is limited to");
-    let query = "select count(*) from pg_roles where rolname like 'procfleet%' and rolsuper";
-    let supers: i64 = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut reader).await?;
-    assert_eq!(supers, 0);
-    Ok(())
-}
-
-#[tokio::test]
 async fn the_health_check_of_compose_tells_a_server_from_none() -> Result<()> {
     let compose = compose()?;
     let test = texts(&compose["services"]["server-1"]["healthcheck"]["test"]);
@@ -465,108 +428,5 @@ fn the_capabilities_of_the_container_suffice() -> Result<()> {
     };
     ensure!(!tiers(&report).is_empty());
     assert_eq!(tiers(&report), tiers(&unrestricted), "as good as root with all its powers");
-    Ok(())
-}
-
-fn kubernetes() -> Result<Vec<Value>> {
-    yaml(&read("deploy/kubernetes/procfleet.yaml")?)
-}
-
-fn find<'a>(documents: &'a [Value], kind: &str) -> Result<&'a Value> {
-    documents.iter().find(|document| document["kind"] == kind).context("kind")
-}
-
-fn listed_environment(container: &Value) -> Result<BTreeMap<String, String>> {
-    let pairs = container["env"].as_array().into_iter().flatten();
-    pairs
-        .map(|pair| {
-            let text = |key: &str| pair[key].as_str().map(str::to_owned);
-            Ok((text("name").context("name")?, text("value").context("a value")?))
-        })
-        .collect()
-}
-
-#[test]
-fn what_kubernetes_names_is_there() -> Result<()> {
-    let documents = kubernetes()?;
-    let readme = read("deploy/README.md")?;
-    for document in &documents {
-        ensure!(document["apiVersion"].is_string() && document["metadata"]["name"].is_string());
-        if document["kind"] != "Namespace" {
-            assert_eq!(document["metadata"]["namespace"], "procfleet", "{document:#}");
-        }
-    }
-    for kind in ["Deployment", "DaemonSet"] {
-        let workload = find(&documents, kind)?;
-        let pod = &workload["spec"]["template"]["spec"];
-        assert_eq!(
-            workload["spec"]["selector"]["matchLabels"],
-            workload["spec"]["template"]["metadata"]["labels"]
-        );
-        let volumes = pod["volumes"].as_array().context("volumes")?;
-        for volume in volumes {
-            if let Some(secret) = volume["secret"]["secretName"].as_str() {
-                ensure!(
-                    readme.contains(secret),
-                    "deploy/README.md does not say how {secret} is made"
-                );
-            }
-        }
-        let every = ["containers", "initContainers"].map(|key| pod[key].as_array().cloned());
-        for container in every.into_iter().flatten().flatten() {
-            assert_pinned(container["image"].as_str().context("image")?);
-            ensure!(container["securityContext"]["allowPrivilegeEscalation"] == false);
-            for mount in container["volumeMounts"].as_array().context("mounts")? {
-                ensure!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
-            }
-        }
-    }
-    let container = &find(&documents, "Deployment")?["spec"]["template"]["spec"]["containers"][0];
-    let secrets = secrets()?;
-    let file = secrets.path().join("server.toml");
-    let config = server_configuration(Some(&file), &listed_environment(container)?)?;
-    ensure!(config.operator_door.tls_certificate_file.is_some());
-    let command = [vec!["procfleet-server"], texts(&container["args"])].concat();
-    ensure!(collector_api::cli::Cli::try_parse_from(command)?.serves());
-    let ports: Vec<_> = container["ports"].as_array().context("ports")?.iter().collect();
-    for service in documents.iter().filter(|document| document["kind"] == "Service") {
-        for port in service["spec"]["ports"].as_array().context("ports")? {
-            ensure!(ports.iter().any(|known| known["name"] == port["targetPort"]), "{port}");
-        }
-    }
-    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-        let path = container[probe]["httpGet"]["path"].as_str().context("path")?;
-        ensure!(["/livez", "/readyz"].contains(&path), "{probe}");
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn who_is_no_superuser_migrates_timescaledb() -> Result<()> {
-    let url = std::env::var("PROCFLEET_TEST_TIMESCALEDB_URL").context("run `cargo xtask test`")?;
-    let name = format!("owner_{}", uuid::Uuid::new_v4().simple());
-    let mut admin = PgConnection::connect(&url).await?;
-    let role = format!("create role {name} login createrole password '{name}'");
-    let database = format!("create database {name} owner {name}");
-    for statement in [role, database] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await?;
-    }
-    let mut own: reqwest::Url = url.parse()?;
-    let taken = own.set_username(&name).and_then(|()| own.set_password(Some(&name)));
-    ensure!(taken.is_ok(), "{own}");
-    own.set_path(&name);
-    let migrated = Command::new(child::binary("procfleet-server")?)
-        .env("PROCFLEET_DATABASE_URL", own.as_str())
-        .arg("migrate")
-        .output()?;
-    let mut owner = PgConnection::connect(own.as_str()).await?;
-    let query = "select count(*) from pg_extension where extname = 'timescaledb'";
-    let extensions: i64 = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut owner).await?;
-    owner.close().await?;
-    for statement in [format!("drop database {name} (force)"), format!("drop role {name}")] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await?;
-    }
-    ensure!(migrated.status.success(), "{migrated:?}");
-    assert_eq!(extensions, 1);
     Ok(())
 }
