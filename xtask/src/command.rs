@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// Measure: release build, durable database.
     Bench(bench::Arguments),
     /// Build the programs for every x86-64 Linux since `CentOS` 7, and check that they are.
-    Portable(portable::Arguments),
+    Portable,
     /// Everything of a release: programs, packages, sums, parts and licences.
     Dist(dist::Arguments),
     /// Make deb, rpm and tarball of agent and server.
@@ -65,7 +65,7 @@ impl Command {
             Command::Web(arguments) => web::run(project, &arguments),
             Command::Grafana(arguments) => grafana::run(project, &arguments),
             Command::Bench(arguments) => bench::run(project, &arguments),
-            Command::Portable(arguments) => portable::run(project, &arguments),
+            Command::Portable => portable::run(project),
             Command::Dist(arguments) => dist::run(project, &arguments),
             Command::Packages(arguments) => packages::run(project, &arguments),
             Command::Fuzz(arguments) => fuzz::run(project, &arguments),

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum as _;
 
-use crate::packages::{Kind, Making, make};
-use crate::portable;
-use crate::progress::Step;
+use crate::packages::{self, Content, Kind, Making, Programs};
 use crate::project::{Project, remove};
 use crate::run::captured;
 
@@ -27,56 +26,44 @@ pub(crate) const PRODUCTS: [(&str, &str); 2] =
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Directory with `procfleet-agent` and `procfleet-server` [default: builds both for release]
-    #[arg(long, value_name = "DIR")]
-    binaries: Option<PathBuf>,
-    /// Directory with the same programs for this machine, which print the manual [default: those of --binaries]
-    #[arg(long, value_name = "DIR")]
-    documenters: Option<PathBuf>,
-    /// What --binaries were built for
-    #[arg(long, default_value = TARGET)]
-    target: String,
-    /// Where to [default: target/dist]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Compress little: for tests
-    #[arg(long)]
-    fast: bool,
+    #[command(flatten)]
+    programs: Programs,
 }
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
-    ensure!(
-        arguments.target == TARGET || arguments.binaries.is_some(),
-        "programs for {} are not built here: name them by --binaries (docs/releasing.md says how they are built)",
-        arguments.target
-    );
-    let out = arguments.out.clone().unwrap_or_else(|| project.target().join("dist"));
-    vacate(project, &out)?;
-    let making = Making::new(project, &out, &arguments.target, arguments.fast)?;
-    let binaries = match &arguments.binaries {
-        Some(binaries) => binaries.clone(),
-        None => portable::make(project, &PRODUCTS)?,
-    };
-    let documenters = arguments.documenters.as_ref().unwrap_or(&binaries);
-    let mut made = make(&making, &binaries, documenters, &[Kind::Deb, Kind::Rpm, Kind::Tarball])?;
-    for (product, package) in PRODUCTS {
-        let step = Step::start(format!("list what {product} consists of"));
-        let parts = parts::of(project, package, &arguments.target)?;
-        let bill = sbom::write(product, &making.version, making.epoch, &parts)?;
-        let file = making.out.join(format!("{product}-{}.cdx.json", making.version));
-        fs::write(&file, bill).with_context(|| format!("write {}", file.display()))?;
-        made.push(file);
-        let file = making.out.join(format!("{product}-{}.THIRD-PARTY-LICENSES", making.version));
-        fs::write(&file, licences::write(product, &parts)?)?;
-        made.push(file);
-        made.push(program(&making, &binaries, product)?);
-        step.done(&format!("{} parts", parts.len()));
+    vacate(project, &arguments.programs.out(project))?;
+    let making = Making::new(project, &arguments.programs)?;
+    let mut made = Vec::new();
+    for product in PRODUCTS {
+        let content = Content::gather(&making, product)?;
+        made.extend(packages::make(&making, &content, Kind::value_variants())?);
+        made.extend(beside(&making, &content)?);
     }
     made.push(sums(&making.out, &made)?);
     for file in made {
         println!("{}", file.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is released of a product beside its packages: the program itself, which `procfleet-server release` signs and
+/// agents fetch, what it consists of, and the licences of that.
+fn beside(making: &Making<'_>, content: &Content) -> Result<[PathBuf; 3]> {
+    let product = content.product;
+    let named = |rest: &str| making.out.join(format!("{product}-{}{rest}", making.version));
+    let program = named(&format!("-{}-linux", content.architecture.name));
+    fs::copy(making.binaries.join(product), &program)
+        .with_context(|| format!("copy {product} to {}", program.display()))?;
+    let write = |file: PathBuf, text: &str| -> Result<PathBuf> {
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        Ok(file)
+    };
+    let bill = sbom::write(product, &making.version, making.epoch, &content.parts)?;
+    Ok([
+        program,
+        write(named(".cdx.json"), &bill)?,
+        write(named(".THIRD-PARTY-LICENSES"), &content.licences)?,
+    ])
 }
 
 /// What an older version left there is not of this release. Only our own directory is emptied.
@@ -87,15 +74,6 @@ fn vacate(project: &Project, out: &Path) -> Result<()> {
     let is_empty = !out.exists() || fs::read_dir(out)?.next().is_none();
     ensure!(is_empty, "{} is not empty: a release has a directory of its own", out.display());
     Ok(())
-}
-
-/// The program itself: what `procfleet-server release` signs and agents fetch.
-fn program(making: &Making<'_>, binaries: &Path, product: &str) -> Result<PathBuf> {
-    let machine = making.target.split('-').next().unwrap_or_default();
-    let file = making.out.join(format!("{product}-{}-{machine}-linux", making.version));
-    fs::copy(binaries.join(product), &file)
-        .with_context(|| format!("copy {product} to {}", file.display()))?;
-    Ok(file)
 }
 
 /// `SHA256SUMS`, as `sha256sum --check` reads it.

@@ -9,12 +9,15 @@
 //! Packages of another architecture take programs for it by `--binaries` and `--target`; those of this machine, which
 //! print the manual, by `--documenters`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum as _;
 
 use crate::apt;
+use crate::dist::{PRODUCTS, TARGET};
+use crate::portable;
 use crate::progress::Step;
 use crate::project::{Project, remove};
 use crate::run::captured;
@@ -25,7 +28,7 @@ mod deb;
 mod rpm;
 mod tarball;
 
-use content::Content;
+pub(crate) use content::Content;
 
 /// Who answers for the packages.
 const MAINTAINER: &str = "Procfleet maintainers <maintainers@procfleet.example>";
@@ -34,24 +37,37 @@ const TOOLS: [(&str, &str); 3] = [("readelf", "binutils"), ("gzip", "gzip"), ("r
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    programs: Programs,
+    /// What to make; may be repeated [default: everything]
+    #[arg(long, value_enum)]
+    only: Vec<Kind>,
+}
+
+/// Which programs are packed, and where to.
+#[derive(clap::Args)]
+pub(crate) struct Programs {
     /// Directory with `procfleet-agent` and `procfleet-server` [default: builds both for release]
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
-    /// Directory with the same programs for this machine [default: those of --binaries]
+    /// Directory with the same programs for this machine, which print the manual [default: those of --binaries]
     #[arg(long, value_name = "DIR")]
     documenters: Option<PathBuf>,
     /// What --binaries were built for
-    #[arg(long, default_value = crate::dist::TARGET)]
+    #[arg(long, default_value = TARGET)]
     target: String,
     /// Where to [default: target/dist]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// What to make; may be repeated [default: everything]
-    #[arg(long, value_enum)]
-    only: Vec<Kind>,
     /// Compress little: for tests
     #[arg(long)]
     fast: bool,
+}
+
+impl Programs {
+    pub(crate) fn out(&self, project: &Project) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| project.target().join("dist"))
+    }
 }
 
 /// Formats.
@@ -67,31 +83,36 @@ pub(crate) struct Making<'a> {
     pub(crate) project: &'a Project,
     pub(crate) out: PathBuf,
     pub(crate) version: String,
+    pub(crate) binaries: PathBuf,
+    documenters: PathBuf,
     /// Rust's name of what the programs were built for.
     pub(crate) target: String,
     /// Seconds since 1970: of every file, and of the packages.
     pub(crate) epoch: u64,
-    pub(crate) fast: bool,
+    fast: bool,
 }
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
-    let binaries = match &arguments.binaries {
-        Some(binaries) => binaries.clone(),
-        None => crate::portable::make(project, &crate::dist::PRODUCTS)?,
-    };
-    let documenters = arguments.documenters.as_ref().unwrap_or(&binaries);
-    let out = arguments.out.clone().unwrap_or_else(|| project.target().join("dist"));
-    let making = Making::new(project, &out, &arguments.target, arguments.fast)?;
-    let all = [Kind::Deb, Kind::Rpm, Kind::Tarball];
-    let kinds = if arguments.only.is_empty() { &all[..] } else { &arguments.only };
-    for made in make(&making, &binaries, documenters, kinds)? {
-        println!("{}", made.display());
+    let making = Making::new(project, &arguments.programs)?;
+    let kinds =
+        if arguments.only.is_empty() { Kind::value_variants() } else { &arguments.only[..] };
+    for product in PRODUCTS {
+        for made in make(&making, &Content::gather(&making, product)?, kinds)? {
+            println!("{}", made.display());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl<'a> Making<'a> {
-    pub(crate) fn new(project: &'a Project, out: &Path, target: &str, fast: bool) -> Result<Self> {
+    /// Builds the programs, unless they are named.
+    pub(crate) fn new(project: &'a Project, programs: &Programs) -> Result<Self> {
+        let target = programs.target.clone();
+        ensure!(
+            target == TARGET || programs.binaries.is_some(),
+            "programs for {target} are not built here: name them by --binaries (docs/releasing.md says how they are built)"
+        );
+        apt::ensure(&TOOLS, "packages are made with it")?;
         let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(text) => text,
             Err(_) => captured(Command::new("git").current_dir(&project.root).args([
@@ -102,11 +123,18 @@ impl<'a> Making<'a> {
             .context("without git, SOURCE_DATE_EPOCH says of when the sources are")?,
         };
         let epoch = epoch.trim().parse().context("SOURCE_DATE_EPOCH is a number of seconds")?;
-        std::fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
+        let out = programs.out(project);
+        std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
         let out = out.canonicalize()?;
+        let binaries = match &programs.binaries {
+            Some(binaries) => binaries.clone(),
+            None => portable::make(project)?,
+        };
+        let documenters = programs.documenters.clone().unwrap_or_else(|| binaries.clone());
         // The workspace's version is this program's.
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(Self { project, out, version, target: target.to_owned(), epoch, fast })
+        let fast = programs.fast;
+        Ok(Self { project, out, version, binaries, documenters, target, epoch, fast })
     }
 
     /// A new empty directory for what is packed, removed by the caller.
@@ -118,26 +146,17 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Makes them; returns the files.
-pub(crate) fn make(
-    making: &Making<'_>,
-    binaries: &Path,
-    documenters: &Path,
-    kinds: &[Kind],
-) -> Result<Vec<PathBuf>> {
-    apt::ensure(&TOOLS, "packages are made with it")?;
+/// Makes these packages of a product; returns the files.
+pub(crate) fn make(making: &Making<'_>, content: &Content, kinds: &[Kind]) -> Result<Vec<PathBuf>> {
+    let step = Step::start(format!("package {}", content.product));
     let mut made = Vec::new();
-    for (product, package) in crate::dist::PRODUCTS {
-        let step = Step::start(format!("package {product}"));
-        let content = Content::gather(making, (product, package), binaries, documenters)?;
-        for kind in kinds {
-            made.push(match kind {
-                Kind::Deb => deb::make(making, &content)?,
-                Kind::Rpm => rpm::make(making, &content)?,
-                Kind::Tarball => tarball::make(making, &content)?,
-            });
-        }
-        step.done("");
+    for kind in kinds {
+        made.push(match kind {
+            Kind::Deb => deb::make(making, content)?,
+            Kind::Rpm => rpm::make(making, content)?,
+            Kind::Tarball => tarball::make(making, content)?,
+        });
     }
+    step.done("");
     Ok(made)
 }

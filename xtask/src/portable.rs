@@ -22,7 +22,8 @@ const GLIBC: (u32, u32) = (2, 17);
 /// Of `PyPI`.
 const WHEELS: [&str; 2] = ["cargo-zigbuild==0.20.1", "ziglang==0.13.0.post1"];
 /// Libraries that every glibc system has.
-const LIBRARIES: [&str; 7] = [
+pub(crate) const LIBRARIES: [&str; 8] = [
+    "ld-linux-aarch64.so.1",
     "ld-linux-x86-64.so.2",
     "libc.so.6",
     "libdl.so.2",
@@ -32,38 +33,30 @@ const LIBRARIES: [&str; 7] = [
     "librt.so.1",
 ];
 
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    /// Only this crate's program, `agent` or `collector-api` [default: both]
-    #[arg(long, value_name = "CRATE")]
-    package: Option<String>,
-}
-
-pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
-    let is_asked = |(_, package): &&(&str, &str)| {
-        arguments.package.as_deref().is_none_or(|asked| asked == *package)
-    };
-    let products: Vec<_> = PRODUCTS.iter().filter(is_asked).copied().collect();
-    ensure!(!products.is_empty(), "--package is agent or collector-api");
-    make(project, &products)?;
+pub(crate) fn run(project: &Project) -> Result<ExitCode> {
+    make(project)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds and checks programs and the crates that they are; returns the directory that they are in.
-pub(crate) fn make(project: &Project, products: &[(&str, &str)]) -> Result<PathBuf> {
+/// Builds and checks; returns the directory with the programs.
+pub(crate) fn make(project: &Project) -> Result<PathBuf> {
     project.prepare()?;
     apt::ensure_clang()?;
     crate::web::ensure(project)?;
     let tools = install(project)?;
-    build(project, &tools, products)?;
+    let places = places(project)?;
+    build(project, &tools, &places)?;
     let directory = project.target().join(TARGET).join("release");
-    for (product, _) in products {
+    for (product, _) in PRODUCTS {
         let binary = directory.join(product);
         check(&binary)?;
+        check_places(&binary, &places)?;
         let version = captured(Command::new(&binary).arg("--version"))?;
         let (major, minor) = GLIBC;
-        println!("{}: {}, from glibc {major}.{minor} on", binary.display(), version.trim());
+        println!("{}: {}, runs from glibc {major}.{minor} on", binary.display(), version.trim());
     }
+    let agent = directory.join("procfleet-agent");
+    captured(Command::new(agent).args(["once", "--interval", "200ms", "--json"]))?;
     Ok(directory)
 }
 
@@ -91,43 +84,59 @@ fn zigbuild(tools: &Path) -> PathBuf {
     tools.join("bin/cargo-zigbuild")
 }
 
-fn build(project: &Project, tools: &Path, products: &[(&str, &str)]) -> Result<()> {
+fn build(project: &Project, tools: &Path, places: &[Place]) -> Result<()> {
     let cargo = cargo(project);
     let mut command = Command::new(zigbuild(tools));
     command.current_dir(&project.root).env("CARGO", cargo.get_program());
     command.env("CARGO_ZIGBUILD_ZIG_PATH", zig(tools));
     command.args(["zigbuild", "--release", "--locked", "--bins", "--target"]);
     command.arg(format!("{TARGET}.{}.{}", GLIBC.0, GLIBC.1));
-    for (_, package) in products {
+    for (_, package) in PRODUCTS {
         command.args(["--package", package]);
     }
-    replace_paths(project, &mut command);
+    // As cargo wants it: one option from the next by a character that no path has.
+    command.env(
+        "CARGO_ENCODED_RUSTFLAGS",
+        added("RUSTFLAGS", "--remap-path-prefix", places).join("\x1f"),
+    );
+    command.env("CFLAGS", added("CFLAGS", "-ffile-prefix-map", places).join(" "));
     ensure!(shown(&mut command)?.success(), "the portable build failed");
     Ok(())
 }
 
-/// Of panics' places and the like: where the sources lie here is nobody's business, and would make every builder's
-/// program another one.
-fn replace_paths(project: &Project, command: &mut Command) {
-    let home = std::env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
-    let places = [(Some(project.root.clone()), "/procfleet"), (home, "/cargo")];
-    let places: Vec<String> = places
-        .iter()
-        .filter_map(|(from, to)| Some(format!("{}={to}", from.as_ref()?.display())))
-        .collect();
-    // As cargo wants it: one option from the next by a character that no path has.
-    let mut flags: Vec<String> = std::env::var("RUSTFLAGS")
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .map(str::to_owned)
-        .collect();
-    flags.extend(places.iter().map(|place| format!("--remap-path-prefix={place}")));
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    let flags: Vec<String> =
-        places.iter().map(|place| format!("-ffile-prefix-map={place}")).collect();
-    command.env("CFLAGS", flags.join(" "));
+/// A directory of the builder's, and what programs call it.
+type Place = (PathBuf, &'static str);
+
+/// What would be in panics' texts and the like: nobody's business, and another one at every builder's.
+fn places(project: &Project) -> Result<[Place; 2]> {
+    let home = match std::env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => Path::new(
+            &std::env::var_os("HOME").context("without HOME, CARGO_HOME says where cargo is")?,
+        )
+        .join(".cargo"),
+    };
+    Ok([(project.root.clone(), "/procfleet"), (home, "/cargo")])
+}
+
+/// The options that this variable has, and this one for each place.
+fn added(variable: &str, option: &str, places: &[Place]) -> Vec<String> {
+    let given = std::env::var(variable).unwrap_or_default();
+    let given = given.split_ascii_whitespace().map(str::to_owned);
+    given
+        .chain(places.iter().map(|(from, to)| format!("{option}={}={to}", from.display())))
+        .collect()
+}
+
+/// Fails if the binary tells where it was built.
+fn check_places(binary: &Path, places: &[Place]) -> Result<()> {
+    let bytes = std::fs::read(binary).with_context(|| format!("read {}", binary.display()))?;
+    for (place, _) in places {
+        let name = place.as_os_str().as_encoded_bytes();
+        let is_told = bytes.windows(name.len()).any(|window| window == name);
+        ensure!(!is_told, "{} names {}, where it was built", binary.display(), place.display());
+    }
+    Ok(())
 }
 
 /// Fails unless the binary needs nothing that the oldest system lacks.
@@ -189,6 +198,10 @@ mod tests {
         // This test itself: linked by the compiler of a system that is newer than the oldest supported one.
         let refusal = check(&std::env::current_exe().unwrap()).unwrap_err().to_string();
         assert!(refusal.contains("needs symbols of glibc [(2, "), "{refusal}");
+        // Its symbols for debuggers name the sources.
+        let places = places(&Project::locate().unwrap()).unwrap();
+        let refusal = check_places(&std::env::current_exe().unwrap(), &places).unwrap_err();
+        assert!(refusal.to_string().ends_with("where it was built"), "{refusal}");
         let refusal = format!("{:#}", check(Path::new("/etc/passwd")).unwrap_err());
         assert!(refusal.contains("Not an ELF file"), "{refusal}");
     }

@@ -93,6 +93,8 @@ fn texts_of(home: &Path) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::dist::{PRODUCTS, TARGET, parts};
     use crate::project::Project;
@@ -128,7 +130,7 @@ mod tests {
             licence: "MIT".into(),
             home,
             sha256: String::new(),
-            uses: Vec::new(),
+            uses: BTreeSet::new(),
         };
         let error = write("x", &[part]).unwrap_err().to_string();
         assert!(error.starts_with("bare 1.0.0 has no text of its licence"), "{error}");

@@ -4,11 +4,12 @@
 //! macros that run in the compiler. Features are those of the whole workspace, so there may be a crate too
 //! much, never one too few.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::project::Project;
@@ -28,16 +29,20 @@ pub(crate) struct Part {
     /// Of the archive in the registry; empty for npm.
     pub(crate) sha256: String,
     /// The package URLs of what it uses itself.
-    pub(crate) uses: Vec<String>,
+    pub(crate) uses: BTreeSet<String>,
 }
 
 impl Part {
     /// Its package URL.
     pub(crate) fn purl(&self) -> String {
-        // The only character of npm's names that a package URL wants escaped.
-        let name = self.name.replace('@', "%40");
-        format!("pkg:{}/{name}@{}", self.registry, self.version.replace('+', "%2B"))
+        purl(self.registry, &self.name, &self.version)
     }
+}
+
+fn purl(registry: &str, name: &str, version: &str) -> String {
+    // The only character of npm's names that a package URL wants escaped.
+    let name = name.replace('@', "%40");
+    format!("pkg:{registry}/{name}@{}", version.replace('+', "%2B"))
 }
 
 /// The parts of the program of this crate.
@@ -93,9 +98,14 @@ fn crates(
             waiting.extend(used(&id));
         }
     }
+    let named = |id: &str| (text(&packages[id]["name"]), text(&packages[id]["version"]));
+    let url = |id: &String| {
+        let (name, version) = named(id);
+        purl("cargo", &name, &version)
+    };
     let part = |id: &String| {
         let found = &packages[id];
-        let (name, version) = (text(&found["name"]), text(&found["version"]));
+        let (name, version) = named(id);
         Part {
             licence: text(&found["license"]).replace('/', " OR "),
             home: Path::new(&text(&found["manifest_path"]))
@@ -104,17 +114,13 @@ fn crates(
                 .unwrap_or_default(),
             sha256: sums.get(&(name.clone(), version.clone())).cloned().unwrap_or_default(),
             registry: "cargo",
-            uses: Vec::new(),
+            uses: used(id).iter().map(url).collect(),
             name,
             version,
         }
     };
     let is_foreign = |id: &&String| !packages[*id]["source"].is_null();
-    Ok(seen
-        .iter()
-        .filter(is_foreign)
-        .map(|id| Part { uses: used(id).iter().map(|id| part(id).purl()).collect(), ..part(id) })
-        .collect())
+    Ok(seen.iter().filter(is_foreign).map(part).collect())
 }
 
 /// Of `Cargo.lock`, by name and version.
@@ -147,41 +153,33 @@ fn web(web: &Path) -> Result<Vec<Part>> {
     };
     let modules = web.join("node_modules");
     let mut waiting = names(&read(&web.join("package.json"))?);
-    let mut parts: BTreeMap<String, Part> = BTreeMap::new();
+    let mut packages: BTreeMap<String, Value> = BTreeMap::new();
     while let Some(name) = waiting.pop() {
-        if parts.contains_key(&name) {
-            continue;
+        if let Entry::Vacant(unread) = packages.entry(name) {
+            let package = read(&modules.join(unread.key()).join("package.json"))?;
+            waiting.extend(names(&package));
+            unread.insert(package);
         }
-        let home = modules.join(&name);
-        let package = read(&home.join("package.json"))?;
-        let (Some(version), Some(licence)) =
-            (package["version"].as_str(), package["license"].as_str())
-        else {
-            bail!("{} says no version or no licence", home.display());
-        };
-        let below = names(&package);
-        waiting.extend(below.clone());
-        let (version, licence) = (version.to_owned(), licence.to_owned());
-        parts.insert(
-            name.clone(),
-            Part {
-                name,
-                version,
+    }
+    let text = |name: &str, key: &str| {
+        let value = packages[name][key].as_str();
+        value.map(str::to_owned).with_context(|| format!("{name} of npm says no {key}"))
+    };
+    let url = |name: String| Ok(purl("npm", &name, &text(&name, "version")?));
+    packages
+        .iter()
+        .map(|(name, package)| {
+            Ok(Part {
+                name: name.clone(),
+                version: text(name, "version")?,
                 registry: "npm",
-                licence,
-                home,
+                licence: text(name, "license")?,
+                home: modules.join(name),
                 sha256: String::new(),
-                uses: below,
-            },
-        );
-    }
-    let purls: BTreeMap<String, String> =
-        parts.iter().map(|(name, part)| (name.clone(), part.purl())).collect();
-    let mut parts: Vec<Part> = parts.into_values().collect();
-    for part in &mut parts {
-        part.uses = part.uses.iter().filter_map(|name| purls.get(name).cloned()).collect();
-    }
-    Ok(parts)
+                uses: names(package).into_iter().map(url).collect::<Result<_>>()?,
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]

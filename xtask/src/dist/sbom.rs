@@ -24,12 +24,7 @@ pub(crate) fn write(product: &str, version: &str, epoch: u64, parts: &[Part]) ->
         "ref": whole,
         "dependsOn": parts.iter().map(Part::purl).collect::<Vec<_>>(),
     })];
-    edges.extend(parts.iter().map(|part| {
-        let mut uses = part.uses.clone();
-        uses.sort();
-        uses.dedup();
-        json!({ "ref": part.purl(), "dependsOn": uses })
-    }));
+    edges.extend(parts.iter().map(|part| json!({ "ref": part.purl(), "dependsOn": part.uses })));
     let document = json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",

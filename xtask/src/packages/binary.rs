@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::portable::{needed_libraries, needed_versions};
+use crate::portable::{LIBRARIES, needed_libraries, needed_versions};
 use crate::run::captured;
 
 /// What the packages' systems call a machine.
@@ -52,9 +52,7 @@ impl Binary {
         let glibc =
             glibc.with_context(|| format!("{} names no version of glibc", path.display()))?;
         for library in needed_libraries(&read("--dynamic")?) {
-            let known =
-                ["libc.", "libm.", "libdl.", "libpthread.", "librt.", "libgcc_s.", "ld-linux"];
-            if !known.iter().any(|start| library.starts_with(start)) {
+            if !LIBRARIES.contains(&library.as_str()) {
                 bail!(
                     "{} needs {library}, which the packages' dependencies do not name",
                     path.display()

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::Making;
 use super::binary::{Architecture, Binary};
-use crate::dist::{licences, parts};
+use crate::dist::licences;
+use crate::dist::parts::{self, Part};
 use crate::run::captured;
 
 /// A file as it is installed.
@@ -22,9 +23,9 @@ pub(super) struct File {
 }
 
 /// What a package of any format consists of.
-pub(super) struct Content {
-    pub(super) product: &'static str,
-    pub(super) architecture: Architecture,
+pub(crate) struct Content {
+    pub(crate) product: &'static str,
+    pub(crate) architecture: Architecture,
     /// The newest version of glibc's symbols that the program needs.
     pub(super) glibc: (u32, u32),
     pub(super) program: Vec<u8>,
@@ -37,16 +38,16 @@ pub(super) struct Content {
     pub(super) completions: [Vec<u8>; 3],
     /// Names and texts of further files for whoever reads.
     pub(super) examples: Vec<(&'static str, Vec<u8>)>,
-    /// Of what is in the program beside our own.
-    pub(super) licences: String,
+    /// What is in the program beside our own.
+    pub(crate) parts: Vec<Part>,
+    /// Theirs.
+    pub(crate) licences: String,
 }
 
 impl Content {
-    pub(super) fn gather(
+    pub(crate) fn gather(
         making: &Making<'_>,
         (product, package): (&'static str, &str),
-        binaries: &Path,
-        documenters: &Path,
     ) -> Result<Self> {
         let root = &making.project.root;
         let read = |path: &str| {
@@ -54,8 +55,8 @@ impl Content {
         };
         let text = |path: &str| anyhow::Ok(String::from_utf8(read(path)?)?);
         let scratch = making.scratch(product)?;
-        let binary = Binary::read(&binaries.join(product), &scratch.join(product))?;
-        let documenter = documenters.join(product).canonicalize()?;
+        let binary = Binary::read(&making.binaries.join(product), &scratch.join(product))?;
+        let documenter = making.documenters.join(product).canonicalize()?;
         let print = |arguments: &[&str]| captured(Command::new(&documenter).args(arguments));
         let pages = pages(&documenter, &scratch)?;
         crate::project::remove(&scratch)?;
@@ -83,6 +84,7 @@ impl Content {
             ],
             examples: if is_agent { Vec::new() } else { vec![("server.env", read(example)?)] },
             licences: licences::write(product, &parts)?,
+            parts,
         })
     }
 
